@@ -1,1 +1,4 @@
-//! x
+//! The connector as a library: what the program `kontor` is made of.
+
+pub mod model;
+pub mod store;
