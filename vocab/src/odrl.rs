@@ -3,6 +3,8 @@
 //! The typed model with meaning lives in `kontor-core`; this document only knows the few members
 //! that the protocol itself reads.
 
+pub mod terms;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

@@ -1,0 +1,163 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use serde_json::{Value, json};
+
+use super::{NESTING_MAX, compact, compact_term};
+
+fn policy() -> Value {
+    json!({
+        "@type": "Offer", "@id": "urn:offer:1", "target": "urn:data:1",
+        "permission": [{
+            "action": "use",
+            "constraint": [{"leftOperand": "dateTime", "operator": "lteq",
+                "rightOperand": {"@value": "2030-01-01T00:00:00Z", "@type": "xsd:dateTime"}}]
+        }]
+    })
+}
+
+#[test]
+fn compact_form_stays_as_it_is() {
+    assert_eq!(compact(policy()), policy());
+}
+
+#[test]
+fn prefixed_and_expanded_spellings_become_compact() {
+    let prefixed = json!({
+        "@type": "odrl:Offer", "@id": "urn:offer:1", "odrl:target": {"@id": "urn:data:1"},
+        "odrl:permission": {
+            "odrl:action": {"@id": "odrl:use"},
+            "odrl:constraint": {"odrl:leftOperand": {"@id": "odrl:dateTime"}, "odrl:operator": {"@id": "odrl:lteq"},
+                "odrl:rightOperand": {"@value": "2030-01-01T00:00:00Z", "@type": "xsd:dateTime"}}
+        }
+    });
+    assert_eq!(compact(prefixed), policy());
+    let o = "http://www.w3.org/ns/odrl/2/";
+    let expanded = json!([{
+        "@type": [format!("{o}Offer")], "@id": "urn:offer:1",
+        format!("{o}target"): [{"@id": "urn:data:1"}],
+        format!("{o}permission"): [{
+            format!("{o}action"): [{"@id": format!("{o}use")}],
+            format!("{o}constraint"): [{
+                format!("{o}leftOperand"): [{"@id": format!("{o}dateTime")}],
+                format!("{o}operator"): [{"@id": format!("{o}lteq")}],
+                format!("{o}rightOperand"): [{"@value": "2030-01-01T00:00:00Z", "@type": "http://www.w3.org/2001/XMLSchema#dateTime"}]
+            }]
+        }]
+    }]);
+    assert_eq!(compact(expanded), policy());
+}
+
+#[test]
+fn messages_become_compact() {
+    let message = json!({
+        "@context": ["https://w3id.org/dspace/2025/1/context.jsonld"],
+        "@type": ["dspace:ContractNegotiationEventMessage"],
+        "https://w3id.org/dspace/2025/1/consumerPid": [{"@id": "urn:c"}],
+        "dspace:providerPid": {"@value": "urn:p"},
+        "dspace:eventType": {"@id": "dspace:ACCEPTED"},
+        "dspace:reason": {"@value": "because"},
+        "ex:mine": [{"@value": 1}]
+    });
+    assert_eq!(
+        compact(message),
+        json!({
+            "@context": ["https://w3id.org/dspace/2025/1/context.jsonld"],
+            "@type": "ContractNegotiationEventMessage", "consumerPid": "urn:c", "providerPid": "urn:p",
+            "eventType": "ACCEPTED", "reason": ["because"], "ex:mine": [{"@value": 1}]
+        })
+    );
+}
+
+#[test]
+fn a_dataset_is_one_id_in_its_request_and_a_set_in_a_catalog() {
+    let request = json!({"@type": "DatasetRequestMessage", "dspace:dataset": {"@id": "urn:d"}});
+    assert_eq!(compact(request), json!({"@type": "DatasetRequestMessage", "dataset": "urn:d"}));
+    let catalog = json!({"@type": "dcat:Catalog", "dcat:dataset": {
+        "@id": "urn:d", "@type": "dcat:Dataset", "http://purl.org/dc/terms/title": [{"@value": "Ships"}],
+        "dcat:distribution": {"dct:format": {"@id": "HttpData-PULL"}, "dcat:accessService": {"@id": "urn:s"}}
+    }});
+    assert_eq!(
+        compact(catalog),
+        json!({"@type": "Catalog", "dataset": [{
+            "@id": "urn:d", "@type": "Dataset", "dct:title": "Ships",
+            "distribution": [{"format": "HttpData-PULL", "accessService": "urn:s"}]
+        }]})
+    );
+}
+
+#[test]
+fn two_spellings_of_one_member_are_merged_and_none_is_dropped() {
+    let twice = json!({"permission": [{"action": "use"}], "odrl:permission": [{"action": "read"}], "target": "urn:a", "odrl:target": "urn:b"});
+    assert_eq!(
+        compact(twice),
+        json!({"permission": [{"action": "use"}, {"action": "read"}], "target": ["urn:a", "urn:b"]})
+    );
+}
+
+#[test]
+fn a_prefix_of_the_document_counts_and_one_bound_elsewhere_does_not() {
+    let own = json!({"@context": [{"o": "http://www.w3.org/ns/odrl/2/"}], "o:permission": {"o:action": "o:use"}});
+    assert_eq!(compact(own)["permission"], json!([{"action": "use"}]));
+    let hijacked = json!({"@context": {"odrl": "https://example.org/other/"}, "odrl:permission": [{"action": "use"}]});
+    assert!(compact(hijacked).get("permission").is_none());
+}
+
+#[test]
+fn terms_by_table() {
+    for (given, expected) in [
+        ("odrl:use", "use"),
+        ("http://www.w3.org/ns/odrl/2/use", "use"),
+        ("use", "use"),
+        ("odrl:nonsense", "odrl:nonsense"),
+        ("http://www.w3.org/ns/odrl/2/nonsense", "odrl:nonsense"),
+        ("http://purl.org/dc/terms/title", "dct:title"),
+        ("dct:format", "format"),
+        ("http://www.w3.org/2001/XMLSchema#date", "xsd:date"),
+        ("https://w3id.org/dspace/2025/1/FINALIZED", "FINALIZED"),
+        ("did:web:example.org", "did:web:example.org"),
+        ("odrl:", "odrl:"),
+        ("https://example.org/use", "https://example.org/use"),
+    ] {
+        assert_eq!(compact_term(given), expected, "{given}");
+    }
+}
+
+#[test]
+fn a_graph_of_one_node_is_the_node() {
+    let graph = json!({"@context": "urn:c", "@graph": [{"@id": "urn:p", "odrl:permission": []}]});
+    assert_eq!(compact(graph), json!({"@context": "urn:c", "@id": "urn:p", "permission": []}));
+}
+
+#[test]
+fn deep_nesting_is_bounded() {
+    // Text: `serde_json` stops at 128 levels.
+    let text = format!("{}1{}", "{\"and\":[".repeat(10_000), "]}".repeat(10_000));
+    assert!(serde_json::from_str::<Value>(&text).is_err());
+    // Values built in memory: left alone below the limit.
+    let mut value = json!({"odrl:action": "odrl:use"});
+    for _ in 0..10_000 {
+        // Not `json!`, which would walk the whole value each time.
+        value = Value::Object(serde_json::Map::from_iter([("odrl:and".to_owned(), Value::Array(vec![value]))]));
+    }
+    let mut value = compact(value);
+    let mut compacted = 0;
+    while let Value::Object(map) = &mut value {
+        let next = map.shift_remove("and").inspect(|_| compacted += 1).or_else(|| map.shift_remove("odrl:and"));
+        let Some(Value::Array(mut inner)) = next else { break };
+        value = inner.pop().unwrap();
+    }
+    assert_eq!(compacted, NESTING_MAX);
+}
+
+#[test]
+fn compacting_twice_changes_nothing_more() {
+    for document in [
+        policy(),
+        json!({"odrl:action": [{"@id": "odrl:use"}, {"rdf:value": {"@id": "odrl:print"}, "odrl:refinement": {"@list": [1, 2]}}]}),
+        json!({"rightOperand": [{"@value": "a", "@type": "xsd:string"}, {"@id": "odrl:use"}], "target": [["x"]]}),
+        json!({"@type": ["odrl:Offer", "Offer"], "reason": {"@value": "x", "@language": "en"}}),
+    ] {
+        let once = compact(document);
+        assert_eq!(compact(once.clone()), once);
+    }
+}
