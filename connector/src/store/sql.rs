@@ -52,6 +52,7 @@ struct Inner {
     // Taken when dropped, which ends the threads.
     writer: Option<Sender<Job>>,
     readers: Option<Sender<Question>>,
+    // The writer's first.
     threads: Vec<JoinHandle<()>>,
     // Held until the threads are gone.
     _lock: File,
@@ -59,12 +60,16 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        // Readers first: only the writer can fold the write-ahead log into the database, and
+        // SQLite does so when the last connection closes.
         self.readers = None;
-        self.writer = None;
-        // The writer was started first and is joined last, so that it closes the last connection
-        // and leaves no write-ahead log behind.
-        for thread in self.threads.drain(..).rev() {
+        let writer = if self.threads.is_empty() { None } else { Some(self.threads.remove(0)) };
+        for thread in self.threads.drain(..) {
             // A thread that panicked has nothing more to close.
+            let _ = thread.join();
+        }
+        self.writer = None;
+        if let Some(thread) = writer {
             let _ = thread.join();
         }
     }
