@@ -1,0 +1,553 @@
+//! The broker through its real router, in process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use http::{Request, StatusCode};
+use kontor_core::id::ParticipantId;
+use kontor_core::peer::{Binding, VerifiedPeer};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::{Broker, browse_router, router};
+use crate::ingest::IngestLimits;
+use crate::query::{Queries, QueryLimits};
+use crate::registry::{LeaseLimits, Registry, now_ms};
+use crate::store::Store;
+
+const ONE: &str = "urn:example:one";
+const TWO: &str = "urn:example:two";
+const COUNT: &str = "SELECT (COUNT(*) AS ?n) { ?s ?p ?o }";
+
+struct House {
+    broker: Broker,
+    _folder: Option<TempDir>,
+}
+
+struct Reply {
+    status: StatusCode,
+    kind: String,
+    text: String,
+}
+
+impl Reply {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+}
+
+fn house_at(folder: &std::path::Path, query: QueryLimits) -> House {
+    let store = Arc::new(Store::open(folder, now_ms()).unwrap());
+    let lease = LeaseLimits { min: Duration::from_secs(1), ..LeaseLimits::default() };
+    let ingest = IngestLimits { bytes_max: 64 * 1024, triples_max: 2000, ..IngestLimits::default() };
+    let broker = Broker {
+        participant: "urn:example:broker".into(),
+        registry_url: "https://broker.example".into(),
+        registry: Arc::new(Registry::new(Arc::clone(&store), ingest, lease)),
+        queries: Arc::new(Queries::new(Arc::clone(&store), query)),
+        store,
+    };
+    House { broker, _folder: None }
+}
+
+fn house_with(query: QueryLimits) -> House {
+    let folder = tempfile::tempdir().unwrap();
+    let house = house_at(folder.path(), query);
+    House { _folder: Some(folder), ..house }
+}
+
+fn house() -> House {
+    house_with(QueryLimits::default())
+}
+
+async fn send(router: Router, request: Request<Body>) -> Reply {
+    let response = router.oneshot(request).await.unwrap();
+    let status = response.status();
+    let kind = response.headers().get("content-type").map_or("", |kind| kind.to_str().unwrap()).to_owned();
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    Reply { status, kind, text: String::from_utf8(bytes.to_vec()).unwrap() }
+}
+
+impl House {
+    async fn act(&self, who: &str, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(body.into()).unwrap();
+        if !who.is_empty() {
+            let participant = ParticipantId::parse(who).unwrap();
+            request.extensions_mut().insert(VerifiedPeer::assert_verified(participant, Binding::Certificate([0; 32])));
+        }
+        send(router(self.broker.clone()), request).await
+    }
+
+    async fn put(&self, who: &str, document: &Value) -> Reply {
+        let headers = [("content-type", "application/ld+json")];
+        self.act(who, "PUT", "/v1/self-description", &headers, document.to_string()).await
+    }
+
+    async fn get(&self, path: &str) -> Reply {
+        self.act("", "GET", path, &[], Body::empty()).await
+    }
+
+    async fn ask(&self, query: &str, accept: &str) -> Reply {
+        let headers = [("content-type", "application/sparql-query"), ("accept", accept)];
+        self.act("", "POST", "/sparql", &headers, query.to_owned()).await
+    }
+
+    async fn number(&self, query: &str) -> i64 {
+        let reply = self.ask(query, "text/csv").await;
+        assert_eq!(reply.status, StatusCode::OK, "{}", reply.text);
+        reply.text.lines().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+fn description(who: &str, titles: &[&str]) -> Value {
+    let datasets = titles.iter().enumerate().map(|(index, title)| {
+        json!({
+            "@id": format!("{who}:dataset:{index}"), "@type": ["dcat:Dataset", "ids:Resource"],
+            "dct:title": title, "dct:description": format!("all about {title}"), "dcat:keyword": ["trade", "fairs"],
+            "odrl:hasPolicy": [{
+                "@id": format!("{who}:offer:{index}"), "@type": ["odrl:Offer", "ids:ContractOffer"],
+                "odrl:assigner": {"@id": who},
+                "odrl:permission": [{"odrl:action": {"@id": "odrl:use"}, "odrl:constraint": [
+                    {"odrl:leftOperand": {"@id": "odrl:dateTime"}, "odrl:operator": {"@id": "odrl:lt"},
+                     "odrl:rightOperand": {"@value": "2030-01-01T00:00:00Z", "@type": "xsd:dateTime"}},
+                    {"odrl:or": {"@list": [
+                        {"odrl:leftOperand": {"@id": "odrl:count"}, "odrl:operator": {"@id": "odrl:lteq"},
+                         "odrl:rightOperand": {"@value": "5", "@type": "xsd:integer"}}]}}
+                ]}]
+            }],
+            "dcat:distribution": [{"@type": "dcat:Distribution", "dct:format": "HttpData-PULL",
+                                   "dcat:accessService": {"@id": format!("{who}#dsp")}}]
+        })
+    });
+    json!({
+        "@context": {
+            "dcat": "http://www.w3.org/ns/dcat#", "dct": "http://purl.org/dc/terms/", "dspace": "https://w3id.org/dspace/2025/1/",
+            "ids": "https://w3id.org/idsa/core/", "odrl": "http://www.w3.org/ns/odrl/2/", "xsd": "http://www.w3.org/2001/XMLSchema#"
+        },
+        "@id": format!("{who}#connector"), "@type": "ids:BaseConnector", "dct:title": format!("Kontor {who}"),
+        "dspace:participantId": {"@id": who},
+        "ids:hasDefaultEndpoint": {"@id": format!("{who}#endpoint"), "@type": "ids:ConnectorEndpoint",
+                                   "ids:accessURL": {"@id": "https://one.example:8443/dsp"}},
+        "ids:resourceCatalog": {
+            "@id": format!("{who}#catalog"), "@type": ["ids:ResourceCatalog", "dcat:Catalog"], "dspace:participantId": {"@id": who},
+            "dcat:service": {"@id": format!("{who}#dsp"), "@type": "dcat:DataService",
+                             "dcat:endpointURL": {"@id": "https://one.example:8443/dsp"}},
+            "dcat:dataset": datasets.collect::<Vec<_>>()
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_registered_description_is_found_on_every_read_path() {
+    let house = house();
+    let reply = house.put(ONE, &description(ONE, &["Käse fairs", "Salt"])).await;
+    assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.text);
+    let receipt = reply.json();
+    assert_eq!((&receipt["graph"], &receipt["version"], &receipt["state"]), (&json!(ONE), &json!(1), &json!("active")));
+    let datasets = house.get("/v1/datasets").await.json();
+    assert_eq!(datasets["total"], 2);
+    assert_eq!(datasets["datasets"][0]["endpoint"], "https://one.example:8443/dsp");
+    assert_eq!(datasets["datasets"][0]["participant"], ONE);
+    assert_eq!(datasets["datasets"][0]["offers"], json!([format!("{ONE}:offer:0")]));
+    assert_eq!(house.get("/v1/participants").await.json()["participants"][0]["datasets"], 2);
+    // Without its diacritic, and as a prefix.
+    assert_eq!(house.get("/v1/search?q=kas").await.json()["results"][0]["dataset"], format!("{ONE}:dataset:0"));
+    let query = "PREFIX dcat: <http://www.w3.org/ns/dcat#> PREFIX dct: <http://purl.org/dc/terms/> PREFIX dspace: <https://w3id.org/dspace/2025/1/>
+        SELECT (COUNT(*) AS ?n) { ?c dcat:dataset ?d ; dspace:participantId ?p ; dcat:service/dcat:endpointURL ?e . ?d dct:title ?t }";
+    assert_eq!(house.number(query).await, 2);
+    let own = house.act(ONE, "GET", "/v1/self-description", &[], Body::empty()).await;
+    assert_eq!(own.text, description(ONE, &["Käse fairs", "Salt"]).to_string());
+    let page = house.get("/v1/datasets?limit=1").await.json();
+    assert_eq!(page["next"], "/v1/datasets?limit=1&offset=1");
+    let again = house.put(ONE, &description(ONE, &["Salt"])).await;
+    assert_eq!((again.status, &again.json()["version"]), (StatusCode::OK, &json!(2)));
+    assert_eq!(house.number(query).await, 1);
+    assert_eq!(house.get("/v1/search?q=kase").await.json()["total"], 0);
+}
+
+#[tokio::test]
+async fn only_the_owner_changes_a_description() {
+    let house = house();
+    house.put(ONE, &description(ONE, &["Salt"])).await;
+    let stranger = house.act("", "PUT", "/v1/self-description", &[], "x").await;
+    assert_eq!(stranger.status, StatusCode::FORBIDDEN);
+    assert!(stranger.json()["cure"].as_str().unwrap().contains("https://broker.example"));
+    for method in ["PUT", "DELETE"] {
+        let path = "/v1/participants/urn%3Aexample%3Aone/self-description";
+        let other = house.act(TWO, method, path, &[("content-type", "text/turtle")], "").await;
+        assert_eq!(
+            (other.status, other.json()["type"].as_str()),
+            (StatusCode::FORBIDDEN, Some("urn:kontor:problem:not-the-owner"))
+        );
+    }
+    let claims = house.put(TWO, &description(ONE, &["Salt"])).await;
+    assert_eq!(claims.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(claims.json()["violations"][0]["rule"], "SD-2");
+    // Its own description, with a word about somebody else's service slipped in.
+    let mut poison = description(TWO, &["Salt"]);
+    poison["ids:resourceCatalog"]["dcat:service"] = json!([
+        poison["ids:resourceCatalog"]["dcat:service"],
+        {"@id": format!("{ONE}#dsp"), "dcat:endpointURL": {"@id": "https://evil.example/"}}
+    ]);
+    let reply = house.put(TWO, &poison).await;
+    assert_eq!((reply.status, &reply.json()["field"]), (StatusCode::CONFLICT, &json!(format!("{ONE}#dsp"))));
+    assert_eq!(house.get("/v1/participants").await.json()["total"], 1);
+}
+
+#[tokio::test]
+async fn a_withdrawn_description_is_gone_and_its_names_stay_taken() {
+    let house = house();
+    house.put(ONE, &description(ONE, &["Salt"])).await;
+    for _ in 0..2 {
+        let reply = house.act(ONE, "DELETE", "/v1/self-description", &[], Body::empty()).await;
+        assert_eq!((reply.status, &reply.json()["state"]), (StatusCode::OK, &json!("withdrawn")));
+    }
+    assert_eq!(house.number(COUNT).await, 0);
+    assert_eq!(house.get("/v1/search?q=salt").await.json()["total"], 0);
+    assert_eq!(house.act(ONE, "GET", "/v1/self-description", &[], Body::empty()).await.status, StatusCode::GONE);
+    let renewed = house.act(ONE, "POST", "/v1/self-description/renewal", &[], Body::empty()).await;
+    assert_eq!(renewed.status, StatusCode::CONFLICT);
+    let never = house.act(TWO, "POST", "/v1/self-description/renewal", &[], Body::empty()).await;
+    assert_eq!(never.status, StatusCode::NOT_FOUND);
+    let mut squatter = description(TWO, &["Salt"]);
+    squatter["ids:resourceCatalog"]["dcat:dataset"][0]["@id"] = json!(format!("{ONE}:dataset:0"));
+    assert_eq!(house.put(TWO, &squatter).await.status, StatusCode::CONFLICT);
+    assert_eq!(house.put(ONE, &description(ONE, &["Salt"])).await.json()["version"], 2);
+}
+
+#[tokio::test]
+async fn a_lease_that_ends_leaves_every_read_path_within_a_second() {
+    let house = house();
+    let registry = Arc::clone(&house.broker.registry);
+    let shutdown = CancellationToken::new();
+    let timer = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { registry.expire_forever(shutdown).await }
+    });
+    let headers = [("content-type", "application/ld+json"), ("lease-seconds", "1")];
+    let start = Instant::now();
+    house.act(ONE, "PUT", "/v1/self-description", &headers, description(ONE, &["Salt"]).to_string()).await;
+    assert!(house.number(COUNT).await > 0);
+    while house.number(COUNT).await > 0 {
+        assert!(start.elapsed() < Duration::from_secs(2), "still there");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(start.elapsed() >= Duration::from_millis(900));
+    assert_eq!(house.get("/v1/datasets").await.json()["total"], 0);
+    // A renewal brings it back without sending it again.
+    let renewal = [("lease-seconds", "60")];
+    let reply = house.act(ONE, "POST", "/v1/self-description/renewal", &renewal, Body::empty()).await;
+    assert_eq!((reply.status, &reply.json()["state"]), (StatusCode::OK, &json!("active")));
+    assert!(house.number(COUNT).await > 0);
+    assert_eq!(house.get("/v1/datasets").await.json()["total"], 1);
+    shutdown.cancel();
+    timer.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_view_is_rebuilt_from_the_documents() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = house_at(folder.path(), QueryLimits::default());
+    first.put(ONE, &description(ONE, &["Salt", "Herring"])).await;
+    first.put(TWO, &description(TWO, &["Wax"])).await;
+    let (count, list) = (first.number(COUNT).await, first.get("/v1/datasets").await.text);
+    drop(first);
+    let second = house_at(folder.path(), QueryLimits::default());
+    assert_eq!((second.number(COUNT).await, second.get("/v1/datasets").await.text), (count, list));
+}
+
+#[tokio::test]
+async fn a_second_broker_on_the_same_folder_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let _first = house_at(folder.path(), QueryLimits::default());
+    let error = Store::open(folder.path(), now_ms()).err().unwrap().to_string();
+    assert!(error.contains("in use by another kontor-broker"), "{error}");
+}
+
+#[tokio::test]
+async fn a_query_sees_the_old_description_or_the_new_one() {
+    let house = Arc::new(house());
+    house.put(ONE, &description(ONE, &["even", "even", "even"])).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let reader = tokio::spawn({
+        let (house, done) = (Arc::clone(&house), Arc::clone(&done));
+        async move {
+            let query = "SELECT (COUNT(?d) AS ?all) (COUNT(DISTINCT ?t) AS ?kinds) { ?c <http://www.w3.org/ns/dcat#dataset> ?d . ?d <http://purl.org/dc/terms/title> ?t }";
+            let mut seen = 0;
+            while !done.load(Ordering::Relaxed) || seen < 20 {
+                let reply = house.ask(query, "text/csv").await;
+                assert_eq!(reply.text.lines().nth(1), Some("3,1"), "{}", reply.text);
+                seen += 1;
+            }
+        }
+    });
+    for round in 0..40 {
+        let title = if round % 2 == 0 { "odd" } else { "even" };
+        assert_eq!(house.put(ONE, &description(ONE, &[title; 3])).await.status, StatusCode::OK);
+    }
+    done.store(true, Ordering::Relaxed);
+    reader.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_triple_of_two_participants_counts_once() {
+    let house = house();
+    for who in [ONE, TWO] {
+        let mut document = description(who, &["Salt"]);
+        document["dct:publisher"] = json!({"@id": "https://hanse.example/", "dct:title": "The Hanse"});
+        assert_eq!(house.put(who, &document).await.status, StatusCode::CREATED);
+    }
+    let all = "SELECT (COUNT(*) AS ?n) { <https://hanse.example/> ?p ?o }";
+    assert_eq!(house.number(all).await, 1);
+    let graphs = "SELECT (COUNT(*) AS ?n) { GRAPH ?g { <https://hanse.example/> ?p ?o } }";
+    assert_eq!(house.number(graphs).await, 2);
+    // It goes with the last of them, not with the first.
+    house.act(ONE, "DELETE", "/v1/self-description", &[], Body::empty()).await;
+    assert_eq!(house.number(all).await, 1);
+    house.act(TWO, "DELETE", "/v1/self-description", &[], Body::empty()).await;
+    assert_eq!(house.number(COUNT).await, 0);
+}
+
+#[tokio::test]
+async fn bad_descriptions_are_reported_and_leave_nothing() {
+    let house = house();
+    let turtle = [("content-type", "text/turtle")];
+    let reply = house.act(ONE, "PUT", "/v1/self-description", &turtle, "<urn:a> <urn:b> .\n").await;
+    assert_eq!((reply.status, &reply.json()["line"]), (StatusCode::BAD_REQUEST, &json!(1)), "{}", reply.text);
+    assert_eq!(reply.kind, "application/problem+json");
+    let json = [("content-type", "application/ld+json")];
+    let reply = house.act(ONE, "PUT", "/v1/self-description", &json, "{\n \"a\" 1}").await;
+    assert_eq!((reply.status, &reply.json()["line"]), (StatusCode::BAD_REQUEST, &json!(2)));
+    let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+    let reply = house.act(ONE, "PUT", "/v1/self-description", &json, deep).await;
+    assert_eq!((reply.status, &reply.json()["rule"]), (StatusCode::BAD_REQUEST, &json!("limits.nesting")));
+    let reply = house.act(ONE, "PUT", "/v1/self-description", &json, " ".repeat(70_000)).await;
+    assert_eq!(reply.status, StatusCode::PAYLOAD_TOO_LARGE);
+    let many: String = (0..2001).map(|n| format!("<urn:a> <urn:b> {n} .\n")).collect();
+    let reply = house.act(ONE, "PUT", "/v1/self-description", &turtle, many).await;
+    assert_eq!(
+        (reply.status, &reply.json()["rule"]),
+        (StatusCode::PAYLOAD_TOO_LARGE, &json!("limits.description_triples"))
+    );
+    let mut remote = description(ONE, &[]);
+    remote["@context"] = json!("https://w3id.org/dspace/2025/1/context.jsonld");
+    let reply = house.put(ONE, &remote).await;
+    assert_eq!((reply.status, &reply.json()["field"]), (StatusCode::BAD_REQUEST, &json!("$.@context")));
+    let reply = house.act(ONE, "PUT", "/v1/self-description", &[("content-type", "text/html")], "").await;
+    assert_eq!(reply.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let lease = [("content-type", "application/ld+json"), ("lease-seconds", "999999999")];
+    let reply = house.act(ONE, "PUT", "/v1/self-description", &lease, description(ONE, &[]).to_string()).await;
+    assert_eq!((reply.status, &reply.json()["field"]), (StatusCode::BAD_REQUEST, &json!("Lease-Seconds")));
+    assert_eq!(house.number(COUNT).await, 0);
+    assert_eq!(house.act(ONE, "GET", "/v1/self-description", &[], Body::empty()).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn every_rule_of_the_shape_refuses_with_its_path() {
+    let house = house();
+    let dataset = "/ids:resourceCatalog/dcat:dataset/0";
+    for (rule, pointer, value) in [
+        ("SD-1", "/@type", json!("ids:ConnectorEndpoint")),
+        ("SD-2", "/dspace:participantId/@id", json!(TWO)),
+        ("SD-3", "/ids:hasDefaultEndpoint/ids:accessURL/@id", json!("http://one.example/")),
+        ("SD-4", "/ids:resourceCatalog/@type", json!("ids:Nothing")),
+        ("SD-5", &format!("{dataset}/@type"), json!("ids:Nothing")),
+        ("SD-6", &format!("{dataset}/dct:title"), json!(" ")),
+        ("SD-7", &format!("{dataset}/odrl:hasPolicy"), json!([])),
+        ("SD-8", &format!("{dataset}/odrl:hasPolicy/0/odrl:permission/0/odrl:action"), json!([])),
+        ("SD-8", &format!("{dataset}/odrl:hasPolicy/0/odrl:permission/0/odrl:constraint/0/odrl:operator"), json!([])),
+        (
+            "SD-8",
+            &format!("{dataset}/odrl:hasPolicy/0/odrl:permission/0/odrl:constraint/1/odrl:or/@list/0/odrl:leftOperand"),
+            json!([]),
+        ),
+        ("SD-9", &format!("{dataset}/dcat:distribution"), json!([])),
+        ("SD-9", &format!("{dataset}/dcat:distribution/0/dct:format"), json!([])),
+    ] {
+        let mut document = description(ONE, &["Salt"]);
+        *document.pointer_mut(pointer).unwrap() = value;
+        let reply = house.put(ONE, &document).await;
+        assert_eq!(reply.status, StatusCode::UNPROCESSABLE_ENTITY, "{rule} {pointer}: {}", reply.text);
+        let violations = reply.json()["violations"].clone();
+        assert!(violations.as_array().unwrap().iter().any(|one| one["rule"] == rule), "{rule} {pointer}: {violations}");
+    }
+    assert_eq!(house.number(COUNT).await, 0);
+    assert_eq!(house.put(ONE, &description(ONE, &[])).await.status, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn sparql_answers_in_the_standard_formats() {
+    let house = house();
+    house.put(ONE, &description(ONE, &["Salt"])).await;
+    let select = "SELECT ?t { ?d <http://purl.org/dc/terms/title> ?t } LIMIT 1";
+    for (accept, kind) in [
+        ("*/*", "application/sparql-results+json"),
+        ("application/sparql-results+xml", "application/sparql-results+xml"),
+        ("text/csv", "text/csv; charset=utf-8"),
+        ("text/tab-separated-values;q=0.9, text/csv;q=0.1", "text/tab-separated-values; charset=utf-8"),
+    ] {
+        let reply = house.ask(select, accept).await;
+        assert_eq!((reply.status, reply.kind.as_str()), (StatusCode::OK, kind), "{}", reply.text);
+        assert_eq!(house.ask("ASK { ?s ?p ?o }", accept).await.status, StatusCode::OK);
+    }
+    for (accept, kind) in [
+        ("*/*", "text/turtle; charset=utf-8"),
+        ("application/n-triples", "application/n-triples"),
+        ("application/ld+json", "application/ld+json"),
+    ] {
+        for query in ["CONSTRUCT { ?s ?p ?o } WHERE { ?s ?p ?o }".to_owned(), format!("DESCRIBE <{ONE}:dataset:0>")] {
+            let reply = house.ask(&query, accept).await;
+            assert_eq!((reply.status, reply.kind.as_str()), (StatusCode::OK, kind), "{}", reply.text);
+            assert!(reply.text.contains("Salt"));
+        }
+    }
+    assert_eq!(house.ask(select, "image/png").await.status, StatusCode::NOT_ACCEPTABLE);
+    let got = house.get("/sparql?query=ASK%20%7B%20%3Fs%20%3Fp%20%3Fo%20%7D").await;
+    assert_eq!(got.json()["boolean"], true);
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let body = "query=ASK%20%7B%20%3Fs%20%3Fp%20%3Fo%20%7D&default-graph-uri=urn:example:nobody";
+    assert_eq!(house.act("", "POST", "/sparql", &form, body).await.json()["boolean"], false);
+}
+
+#[tokio::test]
+async fn sparql_refuses_what_it_does_not_do() {
+    let house = house();
+    house.put(ONE, &description(ONE, &["Salt"])).await;
+    for (query, status, kind) in [
+        ("INSERT DATA { <urn:a> <urn:b> <urn:c> }", StatusCode::FORBIDDEN, "read-only"),
+        ("LOAD <http://evil.example/>", StatusCode::FORBIDDEN, "read-only"),
+        ("SELECT * { SERVICE SILENT <http://evil.example/> { ?s ?p ?o } }", StatusCode::FORBIDDEN, "no-federation"),
+        ("SELECT * {", StatusCode::BAD_REQUEST, "not-sparql"),
+    ] {
+        let reply = house.ask(query, "*/*").await;
+        assert_eq!(
+            (reply.status, reply.json()["type"].as_str().unwrap()),
+            (status, format!("urn:kontor:problem:{kind}").as_str())
+        );
+    }
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    assert_eq!(house.act("", "POST", "/sparql", &form, "update=CLEAR%20ALL").await.status, StatusCode::FORBIDDEN);
+    let update = [("content-type", "application/sparql-update")];
+    assert_eq!(house.act("", "POST", "/sparql", &update, "CLEAR ALL").await.status, StatusCode::FORBIDDEN);
+    assert_eq!(house.get("/sparql").await.status, StatusCode::BAD_REQUEST);
+    assert!(house.number(COUNT).await > 0);
+}
+
+#[tokio::test]
+async fn sparql_limits_refuse_and_never_cut() {
+    let limits = QueryLimits {
+        rows_max: 5,
+        answer_bytes_max: 600,
+        time_max: Duration::from_millis(200),
+        concurrent_max: 1,
+        ..QueryLimits::default()
+    };
+    let house = Arc::new(house_with(limits));
+    house.put(ONE, &description(ONE, &["Salt"; 20])).await;
+    for (query, rule) in [
+        ("SELECT ?p { ?s ?p ?o }", "limits.query_rows"),
+        ("SELECT * { ?s ?p ?o } LIMIT 5", "limits.query_bytes"),
+        (
+            "SELECT (COUNT(*) AS ?n) { ?a ?b ?c . FILTER EXISTS { ?d ?e ?f . ?g ?h ?i . FILTER(?f = <urn:x>) } }",
+            "limits.query_ms",
+        ),
+    ] {
+        let reply = house.ask(query, "*/*").await;
+        assert_eq!(reply.status, StatusCode::UNPROCESSABLE_ENTITY, "{query}: {}", reply.text);
+        assert_eq!(reply.json()["rule"], rule);
+    }
+}
+
+#[tokio::test]
+async fn a_query_beyond_the_places_is_told_to_come_back() {
+    let limits = QueryLimits { time_max: Duration::from_millis(300), concurrent_max: 1, ..QueryLimits::default() };
+    let house = Arc::new(house_with(limits));
+    house.put(ONE, &description(ONE, &["Salt"; 20])).await;
+    let slow = "SELECT (COUNT(*) AS ?n) { ?a ?b ?c . FILTER EXISTS { ?d ?e ?f . ?g ?h ?i . FILTER(?f = <urn:x>) } }";
+    let (first, second) = tokio::join!(house.ask(slow, "*/*"), house.ask("ASK {}", "*/*"));
+    assert_eq!((first.status, second.status), (StatusCode::UNPROCESSABLE_ENTITY, StatusCode::SERVICE_UNAVAILABLE));
+}
+
+/// Whatever fits the text and nesting limits must not end the query's stack, nor take its parser long.
+#[tokio::test]
+async fn long_and_deep_queries_do_not_end_the_stack() {
+    let house = house();
+    let many = |part: &str| part.repeat(15_000 / part.len());
+    for query in [
+        format!("ASK {{ FILTER(true{}) }}", many("||true")),
+        format!("ASK {{ FILTER({}true) }}", many("!")),
+        format!("ASK {{ FILTER(1{} = 1) }}", many("+1")),
+        format!("ASK {{ {{}}{} }}", many("UNION{}")),
+        format!("ASK {{ {} }}", many("OPTIONAL{}")),
+        format!("ASK {{ {} }}", many("MINUS{}")),
+        format!("ASK {{ ?a <urn:p>{} ?b }}", "/<urn:p>".repeat(120)),
+        format!("ASK {{ {} }}", "OPTIONAL{}".repeat(120)),
+        format!("ASK {{ {{}}{} }}", "UNION{}".repeat(120)),
+        format!("ASK {{ {} }}", "?a ?b ?c. ".repeat(120)),
+        format!("ASK {{ FILTER({}true{}) }}", "(".repeat(20), ")".repeat(20)),
+        format!("ASK {{ {}{} }}", "{".repeat(22), "}".repeat(22)),
+    ] {
+        let start = Instant::now();
+        let reply = house.ask(&query, "*/*").await;
+        let name: String = query.chars().take(40).collect();
+        assert!(matches!(reply.status.as_u16(), 200 | 400 | 422), "{name}: {}", reply.text);
+        assert!(start.elapsed() < Duration::from_secs(8), "{name} took {:?}", start.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn search_cannot_be_injected() {
+    let house = house();
+    house.put(ONE, &description(ONE, &["Salt"])).await;
+    for text in ["%22", "%22%20OR%20%22", "salt%22%20OR%20title:*", "NEAR(", "*", "-salt", "a%00b"] {
+        let reply = house.get(&format!("/v1/search?q={text}")).await;
+        assert_eq!(reply.status, StatusCode::OK, "{text}: {}", reply.text);
+    }
+    assert_eq!(house.get("/v1/search?q=nothing%20OR%20salt").await.json()["total"], 0);
+    assert_eq!(house.get("/v1/search?q=salt%22").await.json()["total"], 1);
+    assert_eq!(house.get("/v1/search").await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(house.get("/v1/datasets?limit=0").await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(house.get("/v1/datasets?offfset=1").await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn pages_escape_what_participants_write() {
+    let house = house();
+    house.put(ONE, &description(ONE, &["<script>alert('x')</script>"])).await;
+    for path in
+        ["/", "/?q=script", "/?q=%22%3E%3Cscript%3E", "/query?query=SELECT%20*%20%7B%3Fs%20%3Fp%20%3Fo%7D", "/query"]
+    {
+        let reply = house.get(path).await;
+        assert_eq!(reply.status, StatusCode::OK, "{path}");
+        assert!(!reply.text.contains("<script"), "{path}");
+        assert!(reply.kind.starts_with("text/html"));
+    }
+    let response = router(house.broker.clone()).oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
+    assert!(response.headers()["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'"));
+}
+
+#[tokio::test]
+async fn the_browse_port_answers_only_to_loopback_names() {
+    let house = house();
+    for (host, status) in [
+        ("localhost:8080", StatusCode::OK),
+        ("127.0.0.1", StatusCode::OK),
+        ("[::1]:8080", StatusCode::OK),
+        ("evil.example", StatusCode::MISDIRECTED_REQUEST),
+        ("localhost.evil.example", StatusCode::MISDIRECTED_REQUEST),
+    ] {
+        let request = Request::get("/v1/participants").header("host", host).body(Body::empty()).unwrap();
+        assert_eq!(send(browse_router(house.broker.clone()), request).await.status, status, "{host}");
+    }
+    assert_eq!(house.get("/health/ready").await.text, "ready\n");
+    assert_eq!(house.get("/nowhere").await.json()["status"], 404);
+}

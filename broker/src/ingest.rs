@@ -1,0 +1,228 @@
+//! RDF in, within limits: media type, nesting, contexts, triples. Nothing here stores.
+
+use serde_json::Value;
+
+use crate::store::rdf::{self, ParseError, Syntax, Triple};
+use crate::validate::Violation;
+
+/// Limits of one description.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IngestLimits {
+    /// Most bytes.
+    pub bytes_max: usize,
+    /// Most triples.
+    pub triples_max: usize,
+    /// Deepest nesting of brackets.
+    pub nesting_max: usize,
+}
+
+impl Default for IngestLimits {
+    fn default() -> Self {
+        Self { bytes_max: 1024 * 1024, triples_max: 50_000, nesting_max: 64 }
+    }
+}
+
+/// Why a description is not taken; all of these are the publisher's to mend.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IngestError {
+    /// Neither Turtle nor JSON-LD.
+    #[error("the media type `{0}` is not read here")]
+    MediaType(String),
+    /// Too many bytes.
+    #[error("the description has more than {0} bytes")]
+    TooLarge(usize),
+    /// Not UTF-8.
+    #[error("the description is not UTF-8 from byte {0} on")]
+    NotUtf8(usize),
+    /// Brackets too deep.
+    #[error("the description is nested deeper than {max} levels at line {line}, column {column}")]
+    Nesting {
+        /// The limit.
+        max: usize,
+        /// Where it was passed, from 1.
+        line: u64,
+        /// Where it was passed, from 1.
+        column: u64,
+    },
+    /// A context that would have to be fetched.
+    #[error("the JSON-LD context `{url}` would have to be fetched, and nothing is fetched here")]
+    RemoteContext {
+        /// The context.
+        url: String,
+        /// Where it is named.
+        path: String,
+    },
+    /// The text breaks the grammar, or says too much.
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+    /// It is RDF, but does not have the shape.
+    #[error("the description breaks {} rules of the self-description", .0.len())]
+    Shape(Vec<Violation>),
+}
+
+/// Reads a description into triples.
+///
+/// # Errors
+/// [`IngestError`], all but `Shape`.
+pub fn read(
+    syntax: Syntax,
+    bytes: &[u8],
+    participant: &str,
+    limits: &IngestLimits,
+) -> Result<Vec<Triple>, IngestError> {
+    if bytes.len() > limits.bytes_max {
+        return Err(IngestError::TooLarge(limits.bytes_max));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| IngestError::NotUtf8(error.valid_up_to()))?;
+    // Before any parser runs: a parser that recurses must not be led into its stack's end.
+    check_nesting(syntax, text, limits.nesting_max)?;
+    if syntax == Syntax::JsonLd {
+        let document: Value = serde_json::from_str(text).map_err(|error| ParseError::Syntax {
+            line: Some(error.line() as u64),
+            column: Some(error.column() as u64),
+            message: error.to_string(),
+        })?;
+        refuse_remote_contexts(&document, "$")?;
+    }
+    Ok(rdf::parse(syntax, bytes, participant, limits.triples_max)?)
+}
+
+fn check_nesting(syntax: Syntax, text: &str, max: usize) -> Result<(), IngestError> {
+    let mut depth = 0_usize;
+    let (mut line, mut column) = (1_u64, 0_u64);
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        // Strings, IRIs and comments are skipped whole: brackets in them nest nothing.
+        let skip = match next {
+            '"' => string_bytes(rest, '"', syntax),
+            '\'' if syntax == Syntax::Turtle => string_bytes(rest, '\'', syntax),
+            '<' if syntax == Syntax::Turtle => iri_bytes(rest).unwrap_or(1),
+            '#' if syntax == Syntax::Turtle => rest.find('\n').unwrap_or(rest.len()),
+            '\\' => 1 + rest.chars().nth(1).map_or(0, char::len_utf8),
+            other => other.len_utf8(),
+        };
+        let (token, tail) = rest.split_at(skip.min(rest.len()));
+        match next {
+            '[' | '{' | '(' => depth += 1,
+            ']' | '}' | ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        for letter in token.chars() {
+            if letter == '\n' {
+                line += 1;
+                column = 0;
+            } else {
+                column += 1;
+            }
+        }
+        if depth > max {
+            return Err(IngestError::Nesting { max, line, column });
+        }
+        rest = tail;
+    }
+    Ok(())
+}
+
+/// Bytes of the string literal that the text starts with; everything, where it does not end.
+pub(crate) fn string_bytes(text: &str, quote: char, syntax: Syntax) -> usize {
+    let long: String = std::iter::repeat_n(quote, 3).collect();
+    let end = if syntax == Syntax::Turtle && text.starts_with(&long) { long } else { quote.to_string() };
+    let mut at = end.len();
+    while let Some(rest) = text.get(at..) {
+        let Some(next) = rest.chars().next() else { break };
+        if rest.starts_with(&end) {
+            return at + end.len();
+        }
+        at += next.len_utf8();
+        if next == '\\' {
+            at += text.get(at..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
+        }
+    }
+    text.len()
+}
+
+/// Bytes of the IRI that the text starts with, if it is one and not a comparison.
+pub(crate) fn iri_bytes(text: &str) -> Option<usize> {
+    let inside = text.strip_prefix('<')?;
+    let end = inside.find(|c: char| c <= ' ' || "<>\"{}|^`".contains(c))?;
+    inside.get(end..)?.starts_with('>').then_some(end + 2)
+}
+
+fn refuse_remote_contexts(node: &Value, path: &str) -> Result<(), IngestError> {
+    match node {
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, item)| refuse_remote_contexts(item, &format!("{path}[{index}]"))),
+        Value::Object(members) => members.iter().try_for_each(|(name, value)| {
+            let path = format!("{path}.{name}");
+            let urls: Vec<&Value> = match (name.as_str(), value) {
+                ("@context", Value::Array(items)) => items.iter().collect(),
+                ("@context" | "@import", one) => vec![one],
+                _ => Vec::new(),
+            };
+            if let Some(url) = urls.iter().find_map(|url| url.as_str()) {
+                return Err(IngestError::RemoteContext { url: url.to_owned(), path });
+            }
+            refuse_remote_contexts(value, &path)
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn limits() -> IngestLimits {
+        IngestLimits::default()
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_with_its_place_in_both_syntaxes() {
+        let json = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
+        let error = read(Syntax::JsonLd, json.as_bytes(), "urn:p", &limits()).unwrap_err();
+        assert_eq!(error, IngestError::Nesting { max: 64, line: 1, column: 65 });
+        for open in ["[ <urn:p> ", "("] {
+            let turtle = format!("<urn:a> <urn:b>\n{}", open.repeat(10_000));
+            let error = read(Syntax::Turtle, turtle.as_bytes(), "urn:p", &limits()).unwrap_err();
+            assert!(matches!(error, IngestError::Nesting { line: 2, .. }), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn brackets_in_strings_iris_and_comments_do_not_nest() {
+        let brackets = "[(".repeat(200);
+        let text = format!("# {brackets}\n<urn:a> <urn:b> \"{brackets}\\\"\", '''{brackets}'{brackets}''' .");
+        assert_eq!(read(Syntax::Turtle, text.as_bytes(), "urn:p", &limits()).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_remote_context_is_refused_by_name_wherever_it_stands() {
+        for json in [
+            r#"{"@context":"https://evil.example/c","@id":"urn:a"}"#,
+            r#"{"@context":[{"a":"urn:a"},"https://evil.example/c"]}"#,
+            r#"{"@context":{"@import":"https://evil.example/c"}}"#,
+            r#"{"@context":{"a":{"@id":"urn:a","@context":"https://evil.example/c"}}}"#,
+        ] {
+            let error = read(Syntax::JsonLd, json.as_bytes(), "urn:p", &limits()).unwrap_err();
+            assert!(
+                matches!(&error, IngestError::RemoteContext { url, .. } if url == "https://evil.example/c"),
+                "{error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn broken_json_names_its_line() {
+        let error = read(Syntax::JsonLd, b"{\n\"a\": ]", "urn:p", &limits()).unwrap_err();
+        assert!(matches!(error, IngestError::Parse(ParseError::Syntax { line: Some(2), .. })), "{error:?}");
+    }
+
+    #[test]
+    fn size_is_limited() {
+        let small = IngestLimits { bytes_max: 4, ..limits() };
+        assert_eq!(read(Syntax::Turtle, b"12345", "urn:p", &small), Err(IngestError::TooLarge(4)));
+    }
+}

@@ -1,0 +1,432 @@
+//! The documents: every description as it was received, its lease and state, and the text index, in SQLite.
+//!
+//! This is the source of truth. WAL with full sync: what was acknowledged survives a power cut.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::{
+    DatasetRow, Document, DocumentState, Found, FoundKind, NewDocument, Page, ParticipantRow, StoreError, Syntax,
+    Window,
+};
+
+/// Each entry brings a database from the version of its index to the next; never edited once released.
+const MIGRATIONS: &[&str] = &["
+CREATE TABLE document (
+    id           INTEGER PRIMARY KEY,
+    participant  TEXT NOT NULL UNIQUE,
+    version      INTEGER NOT NULL,
+    state        TEXT NOT NULL CHECK (state IN ('active', 'expired', 'withdrawn')),
+    media_type   TEXT NOT NULL,
+    bytes        BLOB NOT NULL,
+    digest       TEXT NOT NULL,
+    triples      INTEGER NOT NULL,
+    lease_ms     INTEGER NOT NULL,
+    lease_until  INTEGER NOT NULL,
+    registered   INTEGER NOT NULL,
+    updated      INTEGER NOT NULL,
+    title        TEXT,
+    endpoint     TEXT NOT NULL
+) STRICT;
+CREATE INDEX document_lease ON document (lease_until) WHERE state = 'active';
+
+-- What a description offers, for lists; written with it and only with it.
+CREATE TABLE dataset (
+    id           INTEGER PRIMARY KEY,
+    document     INTEGER NOT NULL REFERENCES document (id),
+    dataset      TEXT NOT NULL,
+    title        TEXT NOT NULL,
+    description  TEXT,
+    keywords     TEXT NOT NULL,
+    formats      TEXT NOT NULL,
+    offers       TEXT NOT NULL,
+    UNIQUE (document, dataset)
+) STRICT;
+
+-- Which participant a node of a description belongs to. Kept after a withdrawal, so that nobody else can take it.
+CREATE TABLE claim (
+    iri       TEXT PRIMARY KEY,
+    document  INTEGER NOT NULL REFERENCES document (id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX claim_document ON claim (document);
+
+-- rowid: 2 * dataset.id for a dataset, 2 * document.id + 1 for a participant.
+CREATE VIRTUAL TABLE entry USING fts5(title, description, keywords, names, tokenize = 'unicode61 remove_diacritics 2');
+"];
+
+/// Read connections that are kept open between requests.
+const READERS_KEPT: usize = 4;
+
+pub(super) struct Documents {
+    path: PathBuf,
+    writer: Mutex<Connection>,
+    readers: Mutex<Vec<Connection>>,
+    /// Held for as long as the store is open, so that a second broker is refused.
+    _lock: File,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // SQLite rolls an unfinished transaction back by itself when it is dropped, so a panic leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Documents {
+    /// Opens or makes the database in the folder.
+    pub(super) fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(data_dir).map_err(|source| StoreError::Folder { path: data_dir.into(), source })?;
+        let lock_path = data_dir.join("lock");
+        let lock = File::create(&lock_path).map_err(|source| StoreError::Folder { path: lock_path.clone(), source })?;
+        if lock.try_lock().is_err() {
+            return Err(StoreError::InUse { path: data_dir.into() });
+        }
+        let path = data_dir.join("broker.sqlite");
+        let mut writer = connect(&path)?;
+        migrate(&mut writer)?;
+        Ok(Self { path, writer: Mutex::new(writer), readers: Mutex::new(Vec::new()), _lock: lock })
+    }
+
+    fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let kept = locked(&self.readers).pop();
+        let connection = match kept {
+            Some(connection) => connection,
+            None => connect(&self.path)?,
+        };
+        let answer = work(&connection);
+        let mut readers = locked(&self.readers);
+        if readers.len() < READERS_KEPT {
+            readers.push(connection);
+        }
+        answer
+    }
+
+    fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut writer = locked(&self.writer);
+        let transaction = writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let answer = work(&transaction)?;
+        transaction.commit()?;
+        Ok(answer)
+    }
+
+    /// Registers or replaces a description with its index entries, in one transaction.
+    pub(super) fn put(&self, new: &NewDocument<'_>, now_ms: i64) -> Result<Document, StoreError> {
+        self.write(|transaction| {
+            refuse_foreign_claims(transaction, new)?;
+            let id: i64 = transaction.query_row(
+                "INSERT INTO document (participant, version, state, media_type, bytes, digest, triples, lease_ms, lease_until,
+                                       registered, updated, title, endpoint)
+                 VALUES (?1, 1, 'active', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, ?10)
+                 ON CONFLICT (participant) DO UPDATE SET
+                    version = version + 1, state = 'active', media_type = ?2, bytes = ?3, digest = ?4, triples = ?5,
+                    lease_ms = ?6, lease_until = ?7, updated = ?8, title = ?9, endpoint = ?10
+                 RETURNING id",
+                params![
+                    new.participant,
+                    new.syntax.media_type(),
+                    new.bytes,
+                    new.digest,
+                    i64::try_from(new.triples).unwrap_or(i64::MAX),
+                    new.lease_ms,
+                    now_ms.saturating_add(new.lease_ms),
+                    now_ms,
+                    new.summary.title,
+                    new.summary.endpoint,
+                ],
+                |row| row.get(0),
+            )?;
+            clear_index(transaction, id)?;
+            write_index(transaction, id, new)?;
+            document(transaction, new.participant)?.ok_or(StoreError::Vanished)
+        })
+    }
+
+    /// Renews a lease; an expired description becomes active again.
+    pub(super) fn renew(&self, participant: &str, lease_ms: Option<i64>, now_ms: i64) -> Result<Document, StoreError> {
+        self.write(|transaction| {
+            let known = document(transaction, participant)?.ok_or(StoreError::Unknown)?;
+            if known.state == DocumentState::Withdrawn {
+                return Err(StoreError::Withdrawn);
+            }
+            let lease_ms = lease_ms.unwrap_or(known.lease_ms);
+            transaction.execute(
+                "UPDATE document SET state = 'active', lease_ms = ?2, lease_until = ?3 WHERE participant = ?1",
+                params![participant, lease_ms, now_ms.saturating_add(lease_ms)],
+            )?;
+            document(transaction, participant)?.ok_or(StoreError::Vanished)
+        })
+    }
+
+    /// Withdraws: the content goes, the identity and what it claimed stay taken.
+    pub(super) fn withdraw(&self, participant: &str, now_ms: i64) -> Result<Document, StoreError> {
+        self.write(|transaction| {
+            let id: i64 = transaction
+                .query_row("SELECT id FROM document WHERE participant = ?1", [participant], |row| row.get(0))
+                .optional()?
+                .ok_or(StoreError::Unknown)?;
+            clear_entries(transaction, id)?;
+            transaction.execute(
+                "UPDATE document SET state = 'withdrawn', bytes = x'', triples = 0, lease_until = min(lease_until, ?2),
+                        updated = ?2
+                 WHERE id = ?1 AND state <> 'withdrawn'",
+                params![id, now_ms],
+            )?;
+            document(transaction, participant)?.ok_or(StoreError::Vanished)
+        })
+    }
+
+    /// Marks what is past its lease; returns whose, and when the next lease ends.
+    pub(super) fn expire(&self, now_ms: i64) -> Result<(Vec<String>, Option<i64>), StoreError> {
+        self.write(|transaction| {
+            let mut due = transaction.prepare_cached(
+                "UPDATE document SET state = 'expired' WHERE state = 'active' AND lease_until <= ?1 RETURNING participant",
+            )?;
+            let expired = due.query_map([now_ms], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+            let next = transaction.query_row(
+                "SELECT min(lease_until) FROM document WHERE state = 'active'",
+                [],
+                |row| row.get(0),
+            )?;
+            Ok((expired, next))
+        })
+    }
+
+    /// One participant's document, whatever its state.
+    pub(super) fn document(&self, participant: &str) -> Result<Option<Document>, StoreError> {
+        self.read(|connection| document(connection, participant))
+    }
+
+    /// Every active document, for the view.
+    pub(super) fn active(&self, now_ms: i64) -> Result<Vec<Document>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT * FROM document WHERE state = 'active' AND lease_until > ?1 ORDER BY participant",
+            )?;
+            let rows = statement.query_map([now_ms], read_document)?.collect::<Result<Vec<_>, _>>()?;
+            Ok(rows)
+        })
+    }
+
+    /// Active participants by URI.
+    pub(super) fn participants(&self, window: Window, now_ms: i64) -> Result<Page<ParticipantRow>, StoreError> {
+        self.read(|connection| {
+            let total = connection.query_row(
+                "SELECT count(*) FROM document WHERE state = 'active' AND lease_until > ?1",
+                [now_ms],
+                |row| row.get(0),
+            )?;
+            let mut statement = connection.prepare_cached(
+                "SELECT participant, title, endpoint, version, digest, lease_until, updated,
+                        (SELECT count(*) FROM dataset WHERE dataset.document = document.id)
+                 FROM document WHERE state = 'active' AND lease_until > ?1
+                 ORDER BY participant LIMIT ?2 OFFSET ?3",
+            )?;
+            let items = statement.query_map(params![now_ms, window.limit, window.offset], |row| {
+                Ok(ParticipantRow {
+                    participant: row.get(0)?,
+                    title: row.get(1)?,
+                    endpoint: row.get(2)?,
+                    version: row.get(3)?,
+                    digest: row.get(4)?,
+                    lease_until_ms: row.get(5)?,
+                    updated_ms: row.get(6)?,
+                    datasets: row.get(7)?,
+                })
+            })?;
+            Ok(Page { total, items: items.collect::<Result<_, _>>()? })
+        })
+    }
+
+    /// Active datasets, of one participant or of all.
+    pub(super) fn datasets(
+        &self,
+        participant: Option<&str>,
+        window: Window,
+        now_ms: i64,
+    ) -> Result<Page<DatasetRow>, StoreError> {
+        self.read(|connection| {
+            let total = connection.query_row(
+                "SELECT count(*) FROM dataset JOIN document ON document.id = dataset.document
+                 WHERE state = 'active' AND lease_until > ?1 AND (?2 IS NULL OR participant = ?2)",
+                params![now_ms, participant],
+                |row| row.get(0),
+            )?;
+            let mut statement = connection.prepare_cached(
+                "SELECT dataset.dataset, dataset.title, description, keywords, formats, offers, participant, endpoint
+                 FROM dataset JOIN document ON document.id = dataset.document
+                 WHERE state = 'active' AND lease_until > ?1 AND (?2 IS NULL OR participant = ?2)
+                 ORDER BY participant, dataset.dataset LIMIT ?3 OFFSET ?4",
+            )?;
+            let items = statement.query_map(params![now_ms, participant, window.limit, window.offset], |row| {
+                Ok(DatasetRow {
+                    dataset: row.get(0)?,
+                    title: row.get(1)?,
+                    description: row.get(2)?,
+                    keywords: list(row, 3)?,
+                    formats: list(row, 4)?,
+                    offers: list(row, 5)?,
+                    participant: row.get(6)?,
+                    endpoint: row.get(7)?,
+                })
+            })?;
+            Ok(Page { total, items: items.collect::<Result<_, _>>()? })
+        })
+    }
+
+    /// Active entries that match an FTS5 expression, best first. The expression is built by [`crate::search`].
+    pub(super) fn search(&self, expression: &str, window: Window, now_ms: i64) -> Result<Page<Found>, StoreError> {
+        const MATCHES: &str = "FROM entry
+            LEFT JOIN dataset ON entry.rowid % 2 = 0 AND dataset.id = entry.rowid / 2
+            JOIN document ON document.id = CASE WHEN entry.rowid % 2 = 0 THEN dataset.document ELSE entry.rowid / 2 END
+            WHERE entry MATCH ?1 AND state = 'active' AND lease_until > ?2";
+        self.read(|connection| {
+            let total =
+                connection
+                    .query_row(&format!("SELECT count(*) {MATCHES}"), params![expression, now_ms], |row| row.get(0))?;
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT dataset.dataset, entry.title, entry.description, participant, endpoint {MATCHES}
+                 ORDER BY bm25(entry, 8.0, 2.0, 4.0, 1.0), entry.rowid LIMIT ?3 OFFSET ?4"
+            ))?;
+            let items = statement.query_map(params![expression, now_ms, window.limit, window.offset], |row| {
+                let dataset: Option<String> = row.get(0)?;
+                Ok(Found {
+                    kind: if dataset.is_some() { FoundKind::Dataset } else { FoundKind::Participant },
+                    dataset,
+                    title: row.get(1)?,
+                    description: row.get(2)?,
+                    participant: row.get(3)?,
+                    endpoint: row.get(4)?,
+                })
+            })?;
+            Ok(Page { total, items: items.collect::<Result<_, _>>()? })
+        })
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let version = version as usize;
+    if version > MIGRATIONS.len() {
+        return Err(StoreError::Newer { found: version, known: MIGRATIONS.len() });
+    }
+    for (index, step) in MIGRATIONS.iter().enumerate().skip(version) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", u32::try_from(index + 1).unwrap_or(u32::MAX))?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// A node that another participant's description claims stays that participant's.
+fn refuse_foreign_claims(transaction: &Transaction<'_>, new: &NewDocument<'_>) -> Result<(), StoreError> {
+    let mut statement = transaction.prepare_cached(
+        "SELECT participant FROM claim JOIN document ON document.id = claim.document
+         WHERE claim.iri = ?1 AND participant <> ?2",
+    )?;
+    for iri in new.subjects {
+        let owner: Option<String> = statement.query_row([*iri, new.participant], |row| row.get(0)).optional()?;
+        if let Some(owner) = owner {
+            return Err(StoreError::Claimed { iri: (*iri).to_owned(), owner });
+        }
+    }
+    Ok(())
+}
+
+fn clear_entries(transaction: &Transaction<'_>, id: i64) -> Result<(), StoreError> {
+    transaction.execute("DELETE FROM entry WHERE rowid = 2 * ?1 + 1", [id])?;
+    transaction.execute("DELETE FROM entry WHERE rowid IN (SELECT 2 * id FROM dataset WHERE document = ?1)", [id])?;
+    transaction.execute("DELETE FROM dataset WHERE document = ?1", [id])?;
+    Ok(())
+}
+
+fn clear_index(transaction: &Transaction<'_>, id: i64) -> Result<(), StoreError> {
+    clear_entries(transaction, id)?;
+    transaction.execute("DELETE FROM claim WHERE document = ?1", [id])?;
+    Ok(())
+}
+
+fn write_index(transaction: &Transaction<'_>, id: i64, new: &NewDocument<'_>) -> Result<(), StoreError> {
+    let mut entry = transaction
+        .prepare_cached("INSERT INTO entry (rowid, title, description, keywords, names) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    entry.execute(params![2 * id + 1, new.summary.title, new.summary.description, "", new.participant])?;
+    let mut claim = transaction.prepare_cached("INSERT INTO claim (iri, document) VALUES (?1, ?2)")?;
+    for iri in &new.summary.claims {
+        claim.execute(params![iri, id])?;
+    }
+    let mut dataset = transaction.prepare_cached(
+        "INSERT INTO dataset (document, dataset, title, description, keywords, formats, offers)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id",
+    )?;
+    for item in &new.summary.datasets {
+        let row: i64 = dataset.query_row(
+            params![
+                id,
+                item.dataset,
+                item.title,
+                item.description,
+                json(&item.keywords),
+                json(&item.formats),
+                json(&item.offers)
+            ],
+            |row| row.get(0),
+        )?;
+        let names = format!("{} {}", item.dataset, new.participant);
+        entry.execute(params![2 * row, item.title, item.description, item.keywords.join(" "), names])?;
+    }
+    Ok(())
+}
+
+fn json(items: &[String]) -> String {
+    serde_json::Value::from(items).to_string()
+}
+
+fn list(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<String>> {
+    let text: String = row.get(column)?;
+    serde_json::from_str(&text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+    })
+}
+
+fn document(connection: &Connection, participant: &str) -> Result<Option<Document>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT * FROM document WHERE participant = ?1")?;
+    Ok(statement.query_row([participant], read_document).optional()?)
+}
+
+fn read_document(row: &Row<'_>) -> rusqlite::Result<Document> {
+    let unreadable = |name: &str, text: String| {
+        let message = format!("`{text}` is no {name} that this version knows");
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, message.into())
+    };
+    let state: String = row.get("state")?;
+    let media_type: String = row.get("media_type")?;
+    Ok(Document {
+        participant: row.get("participant")?,
+        version: row.get("version")?,
+        state: match state.as_str() {
+            "active" => DocumentState::Active,
+            "expired" => DocumentState::Expired,
+            "withdrawn" => DocumentState::Withdrawn,
+            _ => return Err(unreadable("state", state)),
+        },
+        syntax: Syntax::from_media_type(&media_type).ok_or_else(|| unreadable("media type", media_type))?,
+        bytes: row.get("bytes")?,
+        digest: row.get("digest")?,
+        triples: row.get("triples")?,
+        lease_ms: row.get("lease_ms")?,
+        lease_until_ms: row.get("lease_until")?,
+        updated_ms: row.get("updated")?,
+    })
+}

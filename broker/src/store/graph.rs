@@ -1,0 +1,477 @@
+//! The graph: a view of the active descriptions in oxigraph, one named graph per participant, rebuilt at every start.
+//!
+//! The default graph is the merge of all named graphs and is kept as quads of its own: evaluating a union per query
+//! returns a triple that two graphs hold twice, and `COUNT` would be wrong. A triple leaves the default graph with the
+//! last named graph that holds it.
+
+use std::collections::HashSet;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use oxigraph::io::{JsonLdProfileSet, RdfFormat, RdfSerializer};
+use oxigraph::model::{
+    BlankNode, GraphName, GraphNameRef, Literal, NamedNode, NamedOrBlankNode, Term as OxTerm, Triple as OxTriple,
+};
+use oxigraph::sparql::results::{QueryResultsFormat, QueryResultsSerializer};
+use oxigraph::sparql::{CancellationToken, QueryEvaluationError, QueryResults, SparqlEvaluator};
+use oxigraph::store::{StorageError, Store, Transaction};
+
+use super::rdf::{Term, Triple};
+
+/// Dead quads that are kept before the view is copied, at least. The in-memory store never frees a removed quad.
+const DEAD_QUADS_MIN: usize = 20_000;
+
+/// How a `SELECT` or `ASK` is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResultFormat {
+    /// `application/sparql-results+json`.
+    Json,
+    /// `application/sparql-results+xml`.
+    Xml,
+    /// `text/csv`.
+    Csv,
+    /// `text/tab-separated-values`.
+    Tsv,
+}
+
+impl ResultFormat {
+    /// The media type of the answer.
+    #[must_use]
+    pub fn media_type(self) -> &'static str {
+        self.oxigraph().media_type()
+    }
+
+    fn oxigraph(self) -> QueryResultsFormat {
+        match self {
+            Self::Json => QueryResultsFormat::Json,
+            Self::Xml => QueryResultsFormat::Xml,
+            Self::Csv => QueryResultsFormat::Csv,
+            Self::Tsv => QueryResultsFormat::Tsv,
+        }
+    }
+}
+
+/// How a `CONSTRUCT` or `DESCRIBE` is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GraphFormat {
+    /// `text/turtle`.
+    Turtle,
+    /// `application/n-triples`.
+    NTriples,
+    /// `application/ld+json`.
+    JsonLd,
+}
+
+impl GraphFormat {
+    /// The media type of the answer.
+    #[must_use]
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Turtle => "text/turtle; charset=utf-8",
+            Self::NTriples => "application/n-triples",
+            Self::JsonLd => "application/ld+json",
+        }
+    }
+
+    fn oxigraph(self) -> RdfFormat {
+        match self {
+            Self::Turtle => RdfFormat::Turtle,
+            Self::NTriples => RdfFormat::NTriples,
+            Self::JsonLd => RdfFormat::JsonLd { profile: JsonLdProfileSet::empty() },
+        }
+    }
+}
+
+/// A query with everything that bounds it.
+#[derive(Debug, Clone)]
+pub struct QueryTask {
+    /// SPARQL 1.1 query text.
+    pub text: String,
+    /// Graphs whose merge is the default graph, instead of all.
+    pub default_graphs: Vec<String>,
+    /// Named graphs that can be asked, instead of all.
+    pub named_graphs: Vec<String>,
+    /// For `SELECT` and `ASK`; `None` when the caller accepts none of ours.
+    pub results: Option<ResultFormat>,
+    /// For `CONSTRUCT` and `DESCRIBE`; `None` when the caller accepts none of ours.
+    pub graph: Option<GraphFormat>,
+    /// Most rows or triples of an answer.
+    pub rows_max: usize,
+    /// Most bytes of an answer.
+    pub bytes_max: usize,
+}
+
+/// Ends a running query: cancelled when it is dropped or told so.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Token);
+
+#[derive(Clone, Default)]
+struct Token(CancellationToken);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Token({})", self.0.is_cancelled())
+    }
+}
+
+impl Cancel {
+    /// Asks the query to end.
+    pub fn cancel(&self) {
+        self.0.0.cancel();
+    }
+}
+
+/// A whole answer: never a part of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// What the bytes are.
+    pub media_type: &'static str,
+    /// The answer.
+    pub bytes: Vec<u8>,
+    /// Rows or triples in it; 1 for `ASK`.
+    pub rows: usize,
+}
+
+/// Why a query has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// No SPARQL 1.1 query.
+    #[error("{0}")]
+    Syntax(String),
+    /// A SPARQL update, on an endpoint that only reads.
+    #[error("the text is a SPARQL update, and this endpoint only reads")]
+    Update,
+    /// Federation, which would let a caller send requests from here.
+    #[error("`SERVICE` is not evaluated here")]
+    Service,
+    /// A graph name that is no IRI.
+    #[error("`{0}` is not an IRI")]
+    GraphName(String),
+    /// The caller accepts nothing that this form of query can be answered in.
+    #[error("none of the accepted media types fits {0}")]
+    NotAcceptable(&'static str),
+    /// More rows or triples than allowed.
+    #[error("the answer has more than {0} rows")]
+    TooManyRows(usize),
+    /// More bytes than allowed.
+    #[error("the answer has more than {0} bytes")]
+    TooManyBytes(usize),
+    /// It was told to end.
+    #[error("the query was cancelled")]
+    Cancelled,
+    /// The view failed.
+    #[error("the query failed: {0}")]
+    Failed(String),
+}
+
+/// The view.
+pub(super) struct Graph {
+    store: RwLock<Store>,
+    /// One writer at a time, so that compaction sees a still store.
+    writer: Mutex<()>,
+    live: AtomicUsize,
+    dead: AtomicUsize,
+}
+
+impl Graph {
+    /// An empty view.
+    pub(super) fn new() -> Result<Self, StorageError> {
+        Ok(Self {
+            store: RwLock::new(Store::new()?),
+            writer: Mutex::new(()),
+            live: AtomicUsize::new(0),
+            dead: AtomicUsize::new(0),
+        })
+    }
+
+    fn store(&self) -> Store {
+        // A poisoned lock only says that a thread panicked while it held a clone; the store is whole.
+        self.store.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts a participant's graph in place of its old one, in one transaction: a query sees the old one or the new one.
+    /// Triples that stay are not touched.
+    pub(super) fn replace(&self, participant: &str, triples: &[Triple]) -> Result<(), GraphError> {
+        self.change([(participant, triples)])
+    }
+
+    /// Takes a participant's graph out, in one transaction.
+    pub(super) fn remove(&self, participant: &str) -> Result<(), GraphError> {
+        self.change([(participant, [].as_slice())])
+    }
+
+    fn change<'a>(&self, graphs: impl IntoIterator<Item = (&'a str, &'a [Triple])>) -> Result<(), GraphError> {
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let store = self.store();
+        let mut transaction = store.start_transaction()?;
+        let mut added = 0;
+        let mut removed = 0;
+        for (participant, triples) in graphs {
+            let (plus, minus) = swap(&mut transaction, participant, triples)?;
+            added += plus;
+            removed += minus;
+        }
+        transaction.commit()?;
+        let live = (self.live.load(Ordering::Relaxed) + added).saturating_sub(removed);
+        let dead = self.dead.load(Ordering::Relaxed) + removed;
+        self.live.store(live, Ordering::Relaxed);
+        self.dead.store(dead, Ordering::Relaxed);
+        if dead > live.max(DEAD_QUADS_MIN) {
+            self.compact(&store)?;
+        }
+        Ok(())
+    }
+
+    /// Copies the live quads to a new store and swaps; queries that run keep the old one until they end.
+    fn compact(&self, store: &Store) -> Result<(), GraphError> {
+        let fresh = Store::new()?;
+        let mut transaction = fresh.start_transaction()?;
+        for quad in store.iter() {
+            transaction.insert(quad?.as_ref());
+        }
+        for name in store.named_graphs() {
+            transaction.insert_named_graph(name?.as_ref());
+        }
+        transaction.commit()?;
+        *self.store.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        self.dead.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Quads in the view, the default graph's included.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.store().len().unwrap_or_default()
+    }
+
+    /// Evaluates a query on one snapshot. Blocks; see [`crate::query`] for the thread that this belongs on.
+    pub(super) fn query(&self, task: &QueryTask, cancel: &Cancel) -> Result<Answer, QueryError> {
+        // No service handler is set and no HTTP client is compiled in: `SERVICE` cannot reach anything from here.
+        let evaluator = SparqlEvaluator::new().with_cancellation_token(cancel.0.0.clone());
+        let mut prepared = evaluator.parse_query(&task.text).map_err(|error| {
+            match SparqlEvaluator::new().parse_update(&task.text) {
+                Ok(_) => QueryError::Update,
+                Err(_) => QueryError::Syntax(error.to_string()),
+            }
+        })?;
+        let named = |name: &String| NamedNode::new(name).map_err(|_| QueryError::GraphName(name.clone()));
+        if !task.default_graphs.is_empty() || !task.named_graphs.is_empty() {
+            // SPARQL 1.1 Protocol, 2.1.4: the dataset of the protocol wins over the one of the query.
+            let defaults = task.default_graphs.iter().map(|name| named(name).map(GraphName::from));
+            let names = task.named_graphs.iter().map(|name| named(name).map(NamedOrBlankNode::from));
+            prepared.dataset_mut().set_default_graph(defaults.collect::<Result<_, _>>()?);
+            prepared.dataset_mut().set_available_named_graphs(names.collect::<Result<_, _>>()?);
+        }
+        serialize(prepared.on_store(&self.store()).execute().map_err(evaluation)?, task)
+    }
+}
+
+/// The view failed.
+#[derive(Debug, thiserror::Error)]
+pub enum GraphError {
+    /// Oxigraph says so.
+    #[error("the graph could not be changed: {0}")]
+    Storage(#[from] StorageError),
+    /// A participant whose URI cannot name a graph.
+    #[error("`{0}` is not an IRI and cannot name a graph")]
+    Name(String),
+    /// A triple that the parser should not have let through.
+    #[error("`{0}` is not an IRI")]
+    Iri(String),
+}
+
+/// Replaces one graph inside a transaction; returns quads added and removed.
+fn swap(
+    transaction: &mut Transaction<'_>,
+    participant: &str,
+    triples: &[Triple],
+) -> Result<(usize, usize), GraphError> {
+    let name = NamedNode::new(participant).map_err(|_| GraphError::Name(participant.to_owned()))?;
+    let graph = GraphNameRef::NamedNode(name.as_ref());
+    let mut old = HashSet::new();
+    for quad in transaction.quads_for_pattern(None, None, None, Some(graph)) {
+        old.insert(OxTriple::from(quad?));
+    }
+    let (mut added, mut removed) = (0, 0);
+    for triple in triples {
+        let triple = to_oxigraph(triple)?;
+        if old.remove(&triple) {
+            continue;
+        }
+        let named = triple.as_ref().in_graph(graph);
+        let merged = triple.as_ref().in_graph(GraphNameRef::DefaultGraph);
+        transaction.insert(named);
+        added += 1;
+        if !transaction.contains(merged)? {
+            transaction.insert(merged);
+            added += 1;
+        }
+    }
+    for triple in &old {
+        transaction.remove(triple.as_ref().in_graph(graph));
+        removed += 1;
+        if !held_by_a_named_graph(transaction, triple)? {
+            transaction.remove(triple.as_ref().in_graph(GraphNameRef::DefaultGraph));
+            removed += 1;
+        }
+    }
+    if triples.is_empty() {
+        transaction.remove_named_graph(name.as_ref())?;
+    } else {
+        transaction.insert_named_graph(name.as_ref());
+    }
+    Ok((added, removed))
+}
+
+fn held_by_a_named_graph(transaction: &Transaction<'_>, triple: &OxTriple) -> Result<bool, StorageError> {
+    let same = transaction.quads_for_pattern(
+        Some(triple.subject.as_ref()),
+        Some(triple.predicate.as_ref()),
+        Some(triple.object.as_ref()),
+        None,
+    );
+    for quad in same {
+        if !quad?.graph_name.is_default_graph() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn to_oxigraph(triple: &Triple) -> Result<OxTriple, GraphError> {
+    let named = |iri: &str| NamedNode::new(iri).map_err(|_| GraphError::Iri(iri.to_owned()));
+    let blank = |label: &str| BlankNode::new(label).map_err(|_| GraphError::Iri(label.to_owned()));
+    let subject = match &triple.subject {
+        Term::Iri(iri) => NamedOrBlankNode::from(named(iri)?),
+        Term::Blank(label) => NamedOrBlankNode::from(blank(label)?),
+        Term::Literal { value, .. } => return Err(GraphError::Iri(value.clone())),
+    };
+    let object = match &triple.object {
+        Term::Iri(iri) => OxTerm::from(named(iri)?),
+        Term::Blank(label) => OxTerm::from(blank(label)?),
+        Term::Literal { value, language: Some(language), .. } => {
+            Literal::new_language_tagged_literal(value, language).map_err(|_| GraphError::Iri(language.clone()))?.into()
+        }
+        Term::Literal { value, datatype, language: None } => Literal::new_typed_literal(value, named(datatype)?).into(),
+    };
+    Ok(OxTriple { subject, predicate: named(&triple.predicate)?, object })
+}
+
+fn evaluation(error: QueryEvaluationError) -> QueryError {
+    match error {
+        QueryEvaluationError::Cancelled => QueryError::Cancelled,
+        QueryEvaluationError::UnsupportedService(_)
+        | QueryEvaluationError::UnboundService
+        | QueryEvaluationError::InvalidServiceName(_)
+        | QueryEvaluationError::Service(_) => QueryError::Service,
+        other => QueryError::Failed(other.to_string()),
+    }
+}
+
+fn serialize(results: QueryResults<'_>, task: &QueryTask) -> Result<Answer, QueryError> {
+    let out = Bounded { bytes: Vec::new(), max: task.bytes_max };
+    let full = |error: io::Error| match error.kind() {
+        io::ErrorKind::FileTooLarge => QueryError::TooManyBytes(task.bytes_max),
+        _ => QueryError::Failed(error.to_string()),
+    };
+    let mut rows = 0;
+    let mut count = || {
+        rows += 1;
+        if rows > task.rows_max { Err(QueryError::TooManyRows(task.rows_max)) } else { Ok(()) }
+    };
+    let (media_type, out) = match results {
+        QueryResults::Boolean(value) => {
+            let format = task.results.ok_or(QueryError::NotAcceptable("ASK"))?;
+            count()?;
+            let serializer = QueryResultsSerializer::from_format(format.oxigraph());
+            (format.media_type(), serializer.serialize_boolean_to_writer(out, value).map_err(full)?)
+        }
+        QueryResults::Solutions(solutions) => {
+            let format = task.results.ok_or(QueryError::NotAcceptable("SELECT"))?;
+            let mut serializer = QueryResultsSerializer::from_format(format.oxigraph())
+                .serialize_solutions_to_writer(out, solutions.variables().to_vec())
+                .map_err(full)?;
+            for solution in solutions {
+                let solution = solution.map_err(evaluation)?;
+                count()?;
+                serializer.serialize(&solution).map_err(full)?;
+            }
+            (format.media_type(), serializer.finish().map_err(full)?)
+        }
+        QueryResults::Graph(triples) => {
+            let format = task.graph.ok_or(QueryError::NotAcceptable("CONSTRUCT and DESCRIBE"))?;
+            let mut serializer = RdfSerializer::from_format(format.oxigraph()).for_writer(out);
+            // A graph is a set; the iterator may hand out a triple once per solution.
+            let mut seen = HashSet::new();
+            for triple in triples {
+                let triple = triple.map_err(evaluation)?;
+                if seen.contains(&triple) {
+                    continue;
+                }
+                count()?;
+                serializer.serialize_triple(triple.as_ref()).map_err(full)?;
+                seen.insert(triple);
+            }
+            (format.media_type(), serializer.finish().map_err(full)?)
+        }
+    };
+    Ok(Answer { media_type, bytes: out.bytes, rows })
+}
+
+/// A buffer that refuses to grow past its limit.
+struct Bounded {
+    bytes: Vec<u8>,
+    max: usize,
+}
+
+impl Write for Bounded {
+    fn write(&mut self, part: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + part.len() > self.max {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+        }
+        self.bytes.extend_from_slice(part);
+        Ok(part.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn triples(values: std::ops::Range<usize>) -> Vec<Triple> {
+        let iri = |text: String| Term::Iri(text);
+        values
+            .map(|n| Triple {
+                subject: iri(format!("urn:s{n}")),
+                predicate: "urn:p".into(),
+                object: iri(format!("urn:o{n}")),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn replaced_quads_do_not_pile_up() {
+        let graph = Graph::new().unwrap();
+        for round in 0..12 {
+            graph.replace("urn:one", &triples(round * 1000..(round + 1) * 1000)).unwrap();
+        }
+        assert_eq!(graph.len(), 2000);
+        assert!(graph.dead.load(Ordering::Relaxed) < DEAD_QUADS_MIN, "the view was copied on the way");
+        graph.remove("urn:one").unwrap();
+        assert_eq!(graph.len(), 0);
+    }
+
+    #[test]
+    fn the_same_description_again_changes_no_quad() {
+        let graph = Graph::new().unwrap();
+        graph.replace("urn:one", &triples(0..10)).unwrap();
+        graph.replace("urn:one", &triples(0..10)).unwrap();
+        assert_eq!((graph.len(), graph.dead.load(Ordering::Relaxed)), (20, 0));
+    }
+}

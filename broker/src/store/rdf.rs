@@ -1,0 +1,215 @@
+//! RDF as plain values: what `ingest`, `validate` and the graph hand to each other, and the one place that parses it.
+
+use std::collections::HashMap;
+
+use oxigraph::io::{JsonLdProfileSet, RdfFormat, RdfParser};
+use oxigraph::model::{NamedOrBlankNode, Term as OxTerm};
+use sha2::{Digest, Sha256};
+
+/// A node or value of a description.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Term {
+    /// An absolute IRI.
+    Iri(String),
+    /// A blank node, with a label that is unique to its description.
+    Blank(String),
+    /// A literal value.
+    Literal {
+        /// Its lexical form.
+        value: String,
+        /// IRI of its datatype.
+        datatype: String,
+        /// Its language, where it has one.
+        language: Option<String>,
+    },
+}
+
+impl Term {
+    /// The IRI, if it is one.
+    #[must_use]
+    pub fn iri(&self) -> Option<&str> {
+        match self {
+            Self::Iri(iri) => Some(iri),
+            Self::Blank(_) | Self::Literal { .. } => None,
+        }
+    }
+
+    /// The text of an IRI or a literal: what a reader would call the value.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Iri(text) | Self::Literal { value: text, .. } => Some(text),
+            Self::Blank(_) => None,
+        }
+    }
+}
+
+/// One statement of a description.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Triple {
+    /// What it is about; never a literal.
+    pub subject: Term,
+    /// IRI of the property.
+    pub predicate: String,
+    /// The value.
+    pub object: Term,
+}
+
+/// How a description is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Syntax {
+    /// `text/turtle`.
+    Turtle,
+    /// `application/ld+json`.
+    JsonLd,
+}
+
+impl Syntax {
+    /// The media type, without parameters.
+    #[must_use]
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Turtle => "text/turtle",
+            Self::JsonLd => "application/ld+json",
+        }
+    }
+
+    /// Reads a media type, ignoring its parameters.
+    #[must_use]
+    pub fn from_media_type(text: &str) -> Option<Self> {
+        match text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+            "text/turtle" => Some(Self::Turtle),
+            "application/ld+json" | "application/json" => Some(Self::JsonLd),
+            _ => None,
+        }
+    }
+}
+
+/// Why bytes are not a description's triples.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// The text breaks the grammar.
+    #[error("{message}")]
+    Syntax {
+        /// Line, from 1, where the parser could tell.
+        line: Option<u64>,
+        /// Column, from 1, where the parser could tell.
+        column: Option<u64>,
+        /// What the parser says.
+        message: String,
+    },
+    /// More triples than allowed.
+    #[error("the description has more than {max} triples")]
+    TooManyTriples {
+        /// The limit.
+        max: usize,
+    },
+}
+
+/// Parses a description. Relative IRIs are resolved against the participant's URI; blank nodes get labels that no other
+/// participant's description can have and that stay the same when the same bytes are parsed again.
+///
+/// # Errors
+/// [`ParseError`], and then nothing was kept.
+pub fn parse(syntax: Syntax, bytes: &[u8], participant: &str, triples_max: usize) -> Result<Vec<Triple>, ParseError> {
+    let plain = |message: String| ParseError::Syntax { line: None, column: None, message };
+    let format = match syntax {
+        Syntax::Turtle => RdfFormat::Turtle,
+        Syntax::JsonLd => RdfFormat::JsonLd { profile: JsonLdProfileSet::empty() },
+    };
+    let parser = RdfParser::from_format(format)
+        .without_named_graphs()
+        .with_base_iri(participant)
+        .map_err(|error| plain(format!("the participant `{participant}` is no base IRI: {error}")))?;
+    let mut labels = Labels::new(participant);
+    let mut triples = Vec::new();
+    for quad in parser.for_slice(bytes) {
+        let quad = quad.map_err(|error| {
+            // The parser counts lines and columns from 0, people from 1.
+            let start = error.location().map(|range| range.start);
+            ParseError::Syntax {
+                line: start.map(|at| at.line + 1),
+                column: start.map(|at| at.column + 1),
+                message: error.to_string(),
+            }
+        })?;
+        if triples.len() >= triples_max {
+            return Err(ParseError::TooManyTriples { max: triples_max });
+        }
+        triples.push(Triple {
+            subject: match quad.subject {
+                NamedOrBlankNode::NamedNode(node) => Term::Iri(node.into_string()),
+                NamedOrBlankNode::BlankNode(node) => labels.scoped(node.as_str()),
+            },
+            predicate: quad.predicate.into_string(),
+            object: match quad.object {
+                OxTerm::NamedNode(node) => Term::Iri(node.into_string()),
+                OxTerm::BlankNode(node) => labels.scoped(node.as_str()),
+                OxTerm::Literal(literal) => Term::Literal {
+                    datatype: literal.datatype().as_str().to_owned(),
+                    language: literal.language().map(str::to_owned),
+                    value: literal.destruct().0,
+                },
+            },
+        });
+    }
+    triples.sort_unstable();
+    triples.dedup();
+    Ok(triples)
+}
+
+/// Blank node labels of one description, numbered in the order in which they appear.
+struct Labels {
+    prefix: String,
+    seen: HashMap<String, usize>,
+}
+
+impl Labels {
+    fn new(participant: &str) -> Self {
+        let digest = Sha256::digest(participant.as_bytes());
+        let prefix = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
+        Self { prefix: format!("b{prefix}n"), seen: HashMap::new() }
+    }
+
+    fn scoped(&mut self, label: &str) -> Term {
+        let next = self.seen.len();
+        let number = *self.seen.entry(label.to_owned()).or_insert(next);
+        Term::Blank(format!("{}{number}", self.prefix))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn syntax_error_names_line_and_column() {
+        let error =
+            parse(Syntax::Turtle, b"<urn:a> <urn:b> <urn:c> .\n<urn:a> <urn:b> ;;; oops", "urn:p", 10).unwrap_err();
+        assert!(matches!(error, ParseError::Syntax { line: Some(2), column: Some(_), .. }), "{error:?}");
+    }
+
+    #[test]
+    fn blank_nodes_are_stable_and_never_shared_between_participants() {
+        let text = b"[] <urn:p> [ <urn:q> _:x ] . _:x <urn:q> \"v\" .";
+        let first = parse(Syntax::Turtle, text, "urn:one", 10).unwrap();
+        assert_eq!(first, parse(Syntax::Turtle, text, "urn:one", 10).unwrap());
+        let other = parse(Syntax::Turtle, text, "urn:two", 10).unwrap();
+        assert!(first.iter().all(|triple| other.iter().all(|theirs| theirs.subject != triple.subject)));
+    }
+
+    #[test]
+    fn relative_iris_resolve_against_the_participant() {
+        let json = br##"{"@id":"#connector","http://purl.org/dc/terms/title":"x"}"##;
+        let triples = parse(Syntax::JsonLd, json, "urn:example:p", 10).unwrap();
+        assert_eq!(triples[0].subject, Term::Iri("urn:example:p#connector".into()));
+    }
+
+    #[test]
+    fn triples_are_counted_while_parsing() {
+        let text = b"<urn:a> <urn:b> 1, 2, 3 .";
+        assert!(parse(Syntax::Turtle, text, "urn:p", 3).is_ok());
+        assert_eq!(parse(Syntax::Turtle, text, "urn:p", 2), Err(ParseError::TooManyTriples { max: 2 }));
+    }
+}

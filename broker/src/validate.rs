@@ -1,0 +1,475 @@
+//! The shape of a self-description, rule by rule. Every rule that is broken is reported, not only the first one.
+
+use std::collections::{BTreeSet, HashMap};
+
+use kontor_vocab::iri::{DCAT, DCT, DSPACE, IDS, ODRL, RDF};
+use serde::Serialize;
+use url::Url;
+
+use crate::store::rdf::{Term, Triple};
+use crate::store::{DatasetSummary, Summary};
+
+/// Violations that one report lists; more help nobody.
+const VIOLATIONS_MAX: usize = 50;
+/// Deepest nesting of `odrl:and`, `odrl:or` and `odrl:xone`.
+const CONSTRAINT_DEPTH_MAX: usize = 16;
+/// Longest title that is shown in lists, in bytes.
+const TITLE_BYTES_MAX: usize = 1024;
+
+/// One broken rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Violation {
+    /// From the connector to the node, property by property.
+    pub path: String,
+    /// The node: an IRI, or `a blank node`.
+    pub node: String,
+    /// The rule, `SD-1` to `SD-9`; see the broker's README.
+    pub rule: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What would have passed.
+    pub cure: String,
+}
+
+/// Holds a description to the shape and takes from it what lists and search show.
+///
+/// # Errors
+/// Every rule that is broken, up to fifty.
+pub fn validate(triples: &[Triple], participant: &str) -> Result<Summary, Vec<Violation>> {
+    let mut report = Report { index: index(triples), participant, violations: Vec::new(), summary: Summary::default() };
+    report.description(triples);
+    if report.violations.is_empty() {
+        Ok(report.summary)
+    } else {
+        report.violations.truncate(VIOLATIONS_MAX);
+        Err(report.violations)
+    }
+}
+
+fn index(triples: &[Triple]) -> HashMap<&Term, Vec<&Triple>> {
+    let mut index: HashMap<&Term, Vec<&Triple>> = HashMap::new();
+    for triple in triples {
+        index.entry(&triple.subject).or_default().push(triple);
+    }
+    index
+}
+
+struct Report<'a> {
+    index: HashMap<&'a Term, Vec<&'a Triple>>,
+    participant: &'a str,
+    violations: Vec<Violation>,
+    summary: Summary,
+}
+
+/// The prefix and local name of a property, for paths that people read.
+type Name = (&'static str, &'static str, &'static str);
+const TYPE: Name = ("rdf", RDF, "type");
+const PARTICIPANT_ID: Name = ("dspace", DSPACE, "participantId");
+const RESOURCE_CATALOG: Name = ("ids", IDS, "resourceCatalog");
+const DEFAULT_ENDPOINT: Name = ("ids", IDS, "hasDefaultEndpoint");
+const ACCESS_URL: Name = ("ids", IDS, "accessURL");
+const MAINTAINER: Name = ("ids", IDS, "maintainer");
+const SERVICE: Name = ("dcat", DCAT, "service");
+const ENDPOINT_URL: Name = ("dcat", DCAT, "endpointURL");
+const DATASET: Name = ("dcat", DCAT, "dataset");
+const OFFERED_RESOURCE: Name = ("ids", IDS, "offeredResource");
+const TITLE: Name = ("dct", DCT, "title");
+const IDS_TITLE: Name = ("ids", IDS, "title");
+const DESCRIPTION: Name = ("dct", DCT, "description");
+const IDS_DESCRIPTION: Name = ("ids", IDS, "description");
+const KEYWORD: Name = ("dcat", DCAT, "keyword");
+const IDS_KEYWORD: Name = ("ids", IDS, "keyword");
+const HAS_POLICY: Name = ("odrl", ODRL, "hasPolicy");
+const CONTRACT_OFFER: Name = ("ids", IDS, "contractOffer");
+const DISTRIBUTION: Name = ("dcat", DCAT, "distribution");
+const FORMAT: Name = ("dct", DCT, "format");
+const ACCESS_SERVICE: Name = ("dcat", DCAT, "accessService");
+const ASSIGNER: Name = ("odrl", ODRL, "assigner");
+const ACTION: Name = ("odrl", ODRL, "action");
+const CONSTRAINT: Name = ("odrl", ODRL, "constraint");
+const RULES: [Name; 3] = [("odrl", ODRL, "permission"), ("odrl", ODRL, "prohibition"), ("odrl", ODRL, "obligation")];
+const LOGICAL: [Name; 4] =
+    [("odrl", ODRL, "and"), ("odrl", ODRL, "or"), ("odrl", ODRL, "xone"), ("odrl", ODRL, "andSequence")];
+const OPERANDS: [Name; 3] = [("odrl", ODRL, "leftOperand"), ("odrl", ODRL, "operator"), ("odrl", ODRL, "rightOperand")];
+
+fn is(iri: &str, (_, namespace, local): Name) -> bool {
+    iri.strip_prefix(namespace) == Some(local)
+}
+
+fn step(path: &str, (prefix, _, local): Name) -> String {
+    format!("{path}/{prefix}:{local}")
+}
+
+fn named(node: &Term) -> String {
+    node.text().map_or_else(|| "a blank node".to_owned(), str::to_owned)
+}
+
+impl<'a> Report<'a> {
+    fn fail(
+        &mut self,
+        rule: &'static str,
+        path: &str,
+        node: &Term,
+        message: impl Into<String>,
+        cure: impl Into<String>,
+    ) {
+        if self.violations.len() < VIOLATIONS_MAX {
+            let (path, message, cure) = (path.to_owned(), message.into(), cure.into());
+            self.violations.push(Violation { path, node: named(node), rule, message, cure });
+        }
+    }
+
+    fn values(&self, node: &Term, name: Name) -> Vec<&'a Term> {
+        let about = self.index.get(node).map(Vec::as_slice).unwrap_or_default();
+        about.iter().filter(|triple| is(&triple.predicate, name)).map(|triple| &triple.object).collect()
+    }
+
+    fn either(&self, node: &Term, first: Name, second: Name) -> Vec<&'a Term> {
+        let mut all = self.values(node, first);
+        for value in self.values(node, second) {
+            if !all.contains(&value) {
+                all.push(value);
+            }
+        }
+        all
+    }
+
+    fn is_a(&self, node: &Term, kinds: &[(&str, &str)]) -> bool {
+        self.values(node, TYPE)
+            .iter()
+            .filter_map(|kind| kind.iri())
+            .any(|kind| kinds.iter().any(|(namespace, local)| kind.strip_prefix(namespace) == Some(*local)))
+    }
+
+    fn claim(&mut self, node: &Term) {
+        if let Some(iri) = node.iri() {
+            self.summary.claims.insert(iri.to_owned());
+        }
+    }
+
+    fn text(&self, node: &Term, first: Name, second: Name) -> Option<String> {
+        let texts = self.either(node, first, second);
+        texts.iter().filter_map(|text| text.text()).map(str::trim).find(|text| !text.is_empty()).map(str::to_owned)
+    }
+
+    fn description(&mut self, triples: &'a [Triple]) {
+        let kinds = [(IDS, "BaseConnector"), (IDS, "TrustedConnector"), (IDS, "Connector")];
+        let mut connectors: Vec<&Term> = self.index.keys().copied().filter(|node| self.is_a(node, &kinds)).collect();
+        connectors.sort_unstable();
+        let [connector] = connectors.as_slice() else {
+            let nobody = Term::Iri(self.participant.to_owned());
+            let message = format!("the description has {} nodes of type `ids:BaseConnector`", connectors.len());
+            self.fail("SD-1", "description", &nobody, message, "exactly one node of type `ids:BaseConnector`");
+            return;
+        };
+        let connector = *connector;
+        self.claim(connector);
+        self.summary.title = self.text(connector, TITLE, IDS_TITLE);
+        self.summary.description = self.text(connector, DESCRIPTION, IDS_DESCRIPTION);
+
+        let catalogs = self.catalogs(connector);
+        self.identity(connector, &catalogs, triples);
+        self.endpoint(connector, &catalogs);
+        let mut seen = BTreeSet::new();
+        for (catalog, path) in &catalogs {
+            for dataset in self.either(catalog, DATASET, OFFERED_RESOURCE) {
+                if seen.insert(dataset) {
+                    self.dataset(dataset, &step(path, DATASET));
+                }
+            }
+        }
+    }
+
+    /// SD-4.
+    fn catalogs(&mut self, connector: &'a Term) -> Vec<(&'a Term, String)> {
+        let mut catalogs = Vec::new();
+        if self.is_a(connector, &[(DCAT, "Catalog")]) {
+            catalogs.push((connector, "connector".to_owned()));
+        }
+        for catalog in self.values(connector, RESOURCE_CATALOG) {
+            let path = step("connector", RESOURCE_CATALOG);
+            self.claim(catalog);
+            if !self.is_a(catalog, &[(IDS, "ResourceCatalog"), (DCAT, "Catalog")]) {
+                self.fail(
+                    "SD-4",
+                    &path,
+                    catalog,
+                    "the node is no catalogue",
+                    "the type `dcat:Catalog` or `ids:ResourceCatalog`",
+                );
+            }
+            catalogs.push((catalog, path));
+        }
+        if catalogs.is_empty() {
+            let cure = "`ids:resourceCatalog` with a node of type `dcat:Catalog`, even one without datasets";
+            self.fail("SD-4", "connector", connector, "the connector has no catalogue", cure);
+        }
+        catalogs
+    }
+
+    /// SD-2: a description speaks for the participant of the certificate and for nobody else.
+    fn identity(&mut self, connector: &'a Term, catalogs: &[(&'a Term, String)], triples: &'a [Triple]) {
+        let participant = self.participant.to_owned();
+        let mut spoken = self.either(connector, PARTICIPANT_ID, MAINTAINER);
+        for (catalog, _) in catalogs {
+            spoken.extend(self.values(catalog, PARTICIPANT_ID));
+        }
+        let cure = format!("`{participant}`, the participant of the certificate");
+        if !spoken.iter().any(|who| who.text() == Some(&participant)) {
+            let message = "the description does not say whose it is";
+            self.fail("SD-2", &step("connector", PARTICIPANT_ID), connector, message, cure.clone());
+        }
+        for triple in triples {
+            for name in [PARTICIPANT_ID, ASSIGNER] {
+                if is(&triple.predicate, name) && triple.object.text() != Some(&participant) {
+                    let message = format!("`{}` is not the participant of the certificate", named(&triple.object));
+                    self.fail("SD-2", &step("…", name), &triple.subject, message, cure.clone());
+                }
+            }
+        }
+    }
+
+    /// SD-3.
+    fn endpoint(&mut self, connector: &'a Term, catalogs: &[(&'a Term, String)]) {
+        let mut urls = Vec::new();
+        let path = step("connector", DEFAULT_ENDPOINT);
+        for endpoint in self.values(connector, DEFAULT_ENDPOINT) {
+            self.claim(endpoint);
+            let found = self.either(endpoint, ACCESS_URL, ENDPOINT_URL);
+            urls.extend(found.into_iter().map(|url| (url, step(&path, ACCESS_URL))));
+        }
+        let mut holders = vec![(connector, "connector".to_owned())];
+        holders.extend(catalogs.iter().map(|(catalog, path)| (*catalog, path.clone())));
+        for (holder, path) in holders {
+            let path = step(&path, SERVICE);
+            for service in self.values(holder, SERVICE) {
+                self.claim(service);
+                urls.extend(self.values(service, ENDPOINT_URL).into_iter().map(|url| (url, step(&path, ENDPOINT_URL))));
+            }
+        }
+        for (url, path) in &urls {
+            self.https("SD-3", url, path);
+        }
+        match urls.first().and_then(|(url, _)| url.text()) {
+            Some(url) => url.clone_into(&mut self.summary.endpoint),
+            None => {
+                let message = "the connector says nowhere where its protocol is spoken";
+                let cure = "`ids:hasDefaultEndpoint` with `ids:accessURL`, or `dcat:service` with `dcat:endpointURL`";
+                self.fail("SD-3", &path, connector, message, cure);
+            }
+        }
+    }
+
+    fn https(&mut self, rule: &'static str, url: &Term, path: &str) {
+        let cure = "an absolute `https` URL with a host and without credentials";
+        let good = url.text().and_then(|text| Url::parse(text).ok()).is_some_and(|url| {
+            url.scheme() == "https" && url.has_host() && url.username().is_empty() && url.password().is_none()
+        });
+        if !good {
+            self.fail(rule, path, url, format!("`{}` cannot be an endpoint", named(url)), cure);
+        }
+    }
+
+    fn dataset(&mut self, dataset: &'a Term, path: &str) {
+        let Some(iri) = dataset.iri() else {
+            self.fail(
+                "SD-5",
+                path,
+                dataset,
+                "a dataset without an IRI cannot be negotiated for",
+                "an IRI as its `@id`",
+            );
+            return;
+        };
+        let path = format!("{path}<{iri}>");
+        self.claim(dataset);
+        if !self.is_a(dataset, &[(DCAT, "Dataset"), (IDS, "Resource"), (IDS, "DataResource"), (IDS, "TextResource")]) {
+            self.fail("SD-5", &path, dataset, "the node is no dataset", "the type `dcat:Dataset` or `ids:Resource`");
+        }
+        let title = self.text(dataset, TITLE, IDS_TITLE);
+        if title.as_ref().is_none_or(|title| title.len() > TITLE_BYTES_MAX) {
+            let cure = format!("a `dct:title` of 1 to {TITLE_BYTES_MAX} bytes");
+            self.fail("SD-6", &step(&path, TITLE), dataset, "the dataset has no usable title", cure);
+        }
+        let offers = self.either(dataset, HAS_POLICY, CONTRACT_OFFER);
+        if offers.is_empty() {
+            let cure = "`odrl:hasPolicy` with at least one offer";
+            self.fail("SD-7", &step(&path, HAS_POLICY), dataset, "the dataset has no offer", cure);
+        }
+        for offer in &offers {
+            self.offer(offer, &step(&path, HAS_POLICY));
+        }
+        let distributions = self.values(dataset, DISTRIBUTION);
+        if distributions.is_empty() {
+            let cure = "`dcat:distribution` with `dct:format` and `dcat:accessService`";
+            self.fail("SD-9", &step(&path, DISTRIBUTION), dataset, "the dataset has no distribution", cure);
+        }
+        let mut formats = Vec::new();
+        for distribution in distributions {
+            formats.extend(self.distribution(distribution, &step(&path, DISTRIBUTION)));
+        }
+        formats.sort_unstable();
+        formats.dedup();
+        let keywords = self.either(dataset, KEYWORD, IDS_KEYWORD);
+        let entry = DatasetSummary {
+            dataset: iri.to_owned(),
+            title: title.unwrap_or_default(),
+            description: self.text(dataset, DESCRIPTION, IDS_DESCRIPTION),
+            keywords: keywords.iter().filter_map(|word| word.text()).map(str::to_owned).collect(),
+            formats,
+            offers: offers.iter().filter_map(|offer| offer.iri()).map(str::to_owned).collect(),
+        };
+        self.summary.datasets.push(entry);
+    }
+
+    /// SD-7 and SD-8.
+    fn offer(&mut self, offer: &'a Term, path: &str) {
+        let Some(iri) = offer.iri() else {
+            self.fail("SD-7", path, offer, "an offer without an IRI cannot be asked for", "an IRI as its `@id`");
+            return;
+        };
+        let path = format!("{path}<{iri}>");
+        self.claim(offer);
+        if !self.is_a(offer, &[(ODRL, "Offer"), (IDS, "ContractOffer")]) {
+            self.fail("SD-7", &path, offer, "the node is no offer", "the type `odrl:Offer` or `ids:ContractOffer`");
+        }
+        let mut rules = 0;
+        for name in RULES {
+            for rule in self.values(offer, name) {
+                rules += 1;
+                let path = step(&path, name);
+                if self.values(rule, ACTION).is_empty() {
+                    self.fail("SD-8", &path, rule, "the rule has no action", "`odrl:action`, such as `odrl:use`");
+                }
+                for constraint in self.values(rule, CONSTRAINT) {
+                    self.constraint(constraint, &step(&path, CONSTRAINT), 0);
+                }
+            }
+        }
+        // IDS contract offers spell their rules in their own namespace.
+        if rules == 0 && self.values(offer, ("ids", IDS, "permission")).is_empty() {
+            let cure = "at least one `odrl:permission`, `odrl:prohibition` or `odrl:obligation`";
+            self.fail("SD-8", &path, offer, "the offer says nothing", cure);
+        }
+    }
+
+    fn constraint(&mut self, constraint: &'a Term, path: &str, depth: usize) {
+        if depth > CONSTRAINT_DEPTH_MAX {
+            let message = format!("constraints are nested deeper than {CONSTRAINT_DEPTH_MAX}, or in a circle");
+            self.fail("SD-8", path, constraint, message, "fewer levels of `odrl:and`, `odrl:or` and `odrl:xone`");
+            return;
+        }
+        let mut logical = false;
+        for name in LOGICAL {
+            for part in self.values(constraint, name) {
+                logical = true;
+                for item in self.items(part) {
+                    self.constraint(item, &step(path, name), depth + 1);
+                }
+            }
+        }
+        if !logical {
+            for name in OPERANDS {
+                if self.values(constraint, name).is_empty() {
+                    let cure = "`odrl:leftOperand`, `odrl:operator` and `odrl:rightOperand`, or one of `odrl:and`, `odrl:or`, `odrl:xone`";
+                    self.fail(
+                        "SD-8",
+                        &step(path, name),
+                        constraint,
+                        format!("the constraint has no `odrl:{}`", name.2),
+                        cure,
+                    );
+                }
+            }
+        }
+    }
+
+    /// The members of an RDF list, or the node itself where it is none.
+    fn items(&self, node: &'a Term) -> Vec<&'a Term> {
+        let (first, rest) = (("rdf", RDF, "first"), ("rdf", RDF, "rest"));
+        if self.values(node, first).is_empty() {
+            return vec![node];
+        }
+        let (mut items, mut seen, mut at) = (Vec::new(), BTreeSet::new(), node);
+        while seen.insert(at) {
+            items.extend(self.values(at, first));
+            match self.values(at, rest).first() {
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+        items
+    }
+
+    /// SD-9; returns the formats.
+    fn distribution(&mut self, distribution: &'a Term, path: &str) -> Vec<String> {
+        self.claim(distribution);
+        let formats: Vec<String> =
+            self.values(distribution, FORMAT).iter().filter_map(|format| format.text()).map(str::to_owned).collect();
+        if formats.is_empty() {
+            let cure = "`dct:format` with a transfer format, such as `HttpData-PULL`";
+            self.fail("SD-9", &step(path, FORMAT), distribution, "the distribution has no format", cure);
+        }
+        let services = self.values(distribution, ACCESS_SERVICE);
+        let path = step(path, ACCESS_SERVICE);
+        if services.is_empty() {
+            let cure = "`dcat:accessService` with the data service of the connector";
+            self.fail("SD-9", &path, distribution, "the distribution has no access service", cure);
+        }
+        for service in services {
+            self.claim(service);
+            let urls = self.values(service, ENDPOINT_URL);
+            if urls.is_empty() {
+                let cure = "`dcat:endpointURL` at the data service";
+                self.fail("SD-9", &step(&path, ENDPOINT_URL), service, "the service has no endpoint", cure);
+            }
+            for url in urls {
+                self.https("SD-9", url, &step(&path, ENDPOINT_URL));
+            }
+        }
+        formats
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::ingest::{IngestLimits, read};
+    use crate::store::Syntax;
+
+    fn example(language: &str) -> &'static str {
+        let readme = include_str!("../README.md");
+        let (_, rest) = readme.split_once(&format!("```{language}\n")).unwrap();
+        rest.split_once("```").unwrap().0
+    }
+
+    #[test]
+    fn the_examples_of_the_readme_pass_and_say_the_same() {
+        let who = "urn:example:provider";
+        let summaries = [("turtle", Syntax::Turtle), ("json", Syntax::JsonLd)].map(|(language, syntax)| {
+            let triples = read(syntax, example(language).as_bytes(), who, &IngestLimits::default()).unwrap();
+            validate(&triples, who).unwrap()
+        });
+        assert_eq!(summaries[0], summaries[1]);
+        assert_eq!(summaries[0].endpoint, "https://provider.example:8443/dsp");
+        assert_eq!(summaries[0].datasets[0].formats, ["HttpData-PULL"]);
+    }
+
+    #[test]
+    fn constraints_in_a_circle_end() {
+        let text = example("turtle").replace(
+            "odrl:permission [ odrl:action odrl:use ]",
+            "odrl:permission [ odrl:action odrl:use ; odrl:constraint p:c ] . p:c odrl:or p:c",
+        );
+        let who = "urn:example:provider";
+        let triples = read(Syntax::Turtle, text.as_bytes(), who, &IngestLimits::default()).unwrap();
+        let violations = validate(&triples, who).unwrap_err();
+        assert!(violations.iter().all(|one| one.rule == "SD-8"), "{violations:?}");
+    }
+
+    #[test]
+    fn an_empty_description_is_reported_not_accepted() {
+        assert_eq!(validate(&[], "urn:p").unwrap_err()[0].rule, "SD-1");
+    }
+}
