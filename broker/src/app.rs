@@ -1,7 +1,7 @@
 //! The composition root: settings in, a running broker out.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -96,7 +96,8 @@ pub fn check(settings: &Settings) -> Result<String, AppError> {
 /// Sends log lines to standard error.
 pub fn start_logging(settings: &Settings) {
     let filter = tracing_subscriber::EnvFilter::new(&settings.log_filter);
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     // A second start in one process, as tests do, keeps the first one's log.
     let _ = match settings.log {
         LogFormat::Text => lines.try_init(),
@@ -149,11 +150,12 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
     let browse_url = browse_address.map(|address| format!("http://{address}"));
     write_addresses(&addresses, &settings, &registry_url, registry_address, browse_url.as_deref())?;
     println!(
-        "kontor-broker {} · {} · registry {registry_url} (mutual TLS) · browse {} · store {} (SQLite, {count} descriptions)",
+        "kontor-broker {} · {} · registry {registry_url} (mutual TLS) · browse {} · store {} (SQLite, {count} {})",
         env!("CARGO_PKG_VERSION"),
         settings.participant,
         browse_url.as_deref().unwrap_or("off"),
         settings.data_dir.display(),
+        if count == 1 { "description" } else { "descriptions" },
     );
     println!("certificate until {} · Ctrl-C ends", identity.not_after());
     io::stdout().flush()?;
