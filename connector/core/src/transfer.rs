@@ -8,7 +8,9 @@
 pub mod message;
 pub mod state;
 mod step;
+mod table;
 
 pub use message::{DataAddress, Message};
 pub use state::{Pending, State, StateName, Transfer};
-pub use step::{Begin, Command, Facts, Failure, Input, Outcome, Received};
+pub use step::{Begin, Command, Facts, Failure, Input, Outcome, Received, SEEN_MAX};
+pub use table::{MessageName, next_state};

@@ -49,15 +49,7 @@ impl Message {
     /// The name of the message, as the specification spells it.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Request { .. } => "ContractRequestMessage",
-            Self::Offer { .. } => "ContractOfferMessage",
-            Self::Accepted => "ContractNegotiationEventMessage:ACCEPTED",
-            Self::Agreement { .. } => "ContractAgreementMessage",
-            Self::Verification => "ContractAgreementVerificationMessage",
-            Self::Finalized => "ContractNegotiationEventMessage:FINALIZED",
-            Self::Termination { .. } => "ContractNegotiationTerminationMessage",
-        }
+        self.kind().as_str()
     }
 }
 

@@ -52,13 +52,7 @@ impl Message {
     /// The name of the message, as the specification spells it.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Request { .. } => "TransferRequestMessage",
-            Self::Start { .. } => "TransferStartMessage",
-            Self::Completion => "TransferCompletionMessage",
-            Self::Suspension { .. } => "TransferSuspensionMessage",
-            Self::Termination { .. } => "TransferTerminationMessage",
-        }
+        self.kind().as_str()
     }
 }
 

@@ -132,6 +132,15 @@ pub struct Pending {
 }
 
 impl Transfer {
+    /// Where the data is, once the provider said so; kept over a suspension.
+    #[must_use]
+    pub fn data_address(&self) -> Option<&DataAddress> {
+        match &self.state {
+            State::Started { data_address } | State::Suspended { data_address, .. } => data_address.as_ref(),
+            State::Initial | State::Requested | State::Completed { .. } | State::Terminated { .. } => None,
+        }
+    }
+
     /// `consumerPid`, as far as it is known.
     #[must_use]
     pub fn consumer_pid(&self) -> Option<&ProcessId> {
