@@ -4,26 +4,69 @@
 //! know. [`enforceable`] says what this connector cannot hold to. [`evaluate`] decides. Unknown
 //! never means true. The numbered rules are in `SEMANTICS.md`.
 
+mod enforce;
+mod evaluate;
+mod literal;
+pub mod model;
+mod normalise;
+#[expect(clippy::wildcard_enum_match_arm, reason = "JSON has the six kinds of value that it has")]
+mod parse;
+
+use std::fmt;
+
 use jiff::Timestamp;
-use kontor_vocab::odrl::PolicyDocument;
 use serde::{Deserialize, Serialize};
 
 use crate::id::ParticipantId;
-use crate::refusal::Refusal;
 
-/// A policy in typed form.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {}
+pub use enforce::{ACTIONS_ENFORCED, OPERANDS_ENFORCED, PROFILES_KNOWN, enforceable, refusal, unenforceable};
+pub use evaluate::{REASONS_MAX, could_allow, evaluate, first_allowed};
+pub use literal::{DURATION_YEARS_MAX, Duration};
+pub use model::Policy;
+pub use normalise::{same_terms, terms_digest};
+pub use parse::{CONSTRAINTS_MAX, NESTING_MAX, OPERANDS_MAX, PROBLEMS_MAX, RULES_MAX, TEXT_BYTES_MAX, parse};
 
 /// Something in a policy that we do not know or cannot enforce, with its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
+    /// What sort of problem.
+    #[serde(default)]
+    pub kind: ProblemKind,
     /// JSON path, such as `permission[0].constraint[1].leftOperand`.
     pub path: String,
     /// What is wrong, in a sentence.
     pub message: String,
     /// What would have passed.
     pub cure: String,
+}
+
+impl Problem {
+    /// The problem with its place, in a sentence.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        if self.path.is_empty() { self.message.clone() } else { format!("{}: {}", self.path, self.message) }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} (would have passed: {})", self.sentence(), self.cure)
+    }
+}
+
+/// What sort of problem, the gravest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProblemKind {
+    /// Not a policy, or not a value of its type.
+    #[default]
+    Malformed,
+    /// Larger than one of our limits.
+    Limit,
+    /// A term that is not known here.
+    Unknown,
+    /// A term that is known, and that this connector cannot hold to.
+    Unenforced,
 }
 
 /// What is asked of the policy.
@@ -53,9 +96,13 @@ pub struct World {
 pub struct Decision {
     /// Whether the request is allowed.
     pub allowed: bool,
-    /// Until when this decision holds if nothing but time changes; `None`: no end known.
+    /// Until when this decision holds if nothing but time changes: it holds at every instant from
+    /// now up to but not including this one, at which it turns. Under `dateTime lteq T` that is
+    /// the nanosecond after `T`. `None`: it never turns.
     pub valid_until: Option<Timestamp>,
-    /// The largest number of uses that the policy allows, where it limits them.
+    /// The largest count of uses up to which every further use is allowed, from the present one
+    /// (or from the first, where the present one is denied) on; 0 where not even the first is.
+    /// `None` where the policy does not limit them.
     pub uses_max: Option<u64>,
     /// Why, rule by rule; for a denial also what would have passed.
     pub reasons: Vec<Reason>,
@@ -70,46 +117,6 @@ pub struct Reason {
     pub message: String,
 }
 
-/// Parses a policy document into the typed model.
-///
-/// # Errors
-/// Every [`Problem`] found, not only the first.
-pub fn parse(document: &PolicyDocument) -> Result<Policy, Vec<Problem>> {
-    let _ = document;
-    Ok(Policy {})
-}
-
-/// Parses a policy and checks that this connector can enforce all of it.
-///
-/// # Errors
-/// [`Refusal`] with fault `Malformed` (not a policy) or `Unenforceable` (names every term that
-/// we cannot hold to).
-pub fn enforceable(document: &PolicyDocument) -> Result<Policy, Refusal> {
-    let _ = document;
-    Ok(Policy {})
-}
-
-/// SHA-256 over the normal form, as lower-case hexadecimal: two policies that mean the same have
-/// the same digest. `@id`, `@type`, parties, target and timestamp are left out, so that an offer
-/// and the agreement made from it agree.
-#[must_use]
-pub fn terms_digest(policy: &Policy) -> String {
-    let _ = policy;
-    String::new()
-}
-
-/// Whether an agreement's terms are those of the offer.
-///
-/// # Errors
-/// [`Refusal`] with fault `Altered`, naming the difference.
-pub fn same_terms(offer: &PolicyDocument, agreement: &PolicyDocument) -> Result<(), Refusal> {
-    let _ = (offer, agreement);
-    Ok(())
-}
-
-/// Decides. Total: never panics, never waits.
-#[must_use]
-pub fn evaluate(policy: &Policy, request: &Request, world: &World) -> Decision {
-    let _ = (policy, request, world);
-    Decision { allowed: false, valid_until: None, uses_max: None, reasons: Vec::new() }
-}
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod tests;

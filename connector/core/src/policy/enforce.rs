@@ -1,0 +1,176 @@
+//! What this connector cannot hold to, by name and place.
+//!
+//! The line is drawn here and nowhere else: whatever is not listed as enforced is refused before
+//! an agreement, and a decision never counts on it.
+
+use kontor_vocab::odrl::PolicyDocument;
+use kontor_vocab::odrl::terms::LEFT_OPERANDS;
+
+use super::model::{Conflict, Constraint, LogicalOperand, Policy, Rule, RuleKind, Test, Thing};
+use super::parse::{clip, parse};
+use super::{Problem, ProblemKind};
+use crate::refusal::{Fault, Refusal};
+
+/// The actions that are held to. A transfer hands over the data, and what is done with it then is
+/// any `use`; that it is only read, or never printed, is nothing that a stream can see to.
+pub const ACTIONS_ENFORCED: &[&str] = &["use"];
+/// The left operands that are decided.
+pub const OPERANDS_ENFORCED: &[&str] = &["dateTime", "elapsedTime", "count", "recipient"];
+/// The profiles whose terms are all known: the one of the Dataspace Protocol adds none.
+pub const PROFILES_KNOWN: &[&str] =
+    &["https://w3id.org/dspace/2025/1/odrl-profile", "https://w3id.org/dspace/2025/1/odrl-profile.jsonld"];
+
+/// Parses a policy and checks that this connector can enforce all of it.
+///
+/// # Errors
+/// [`Refusal`] with fault `Malformed` (not a policy), `Limit` (too large) or `Unenforceable`
+/// (names every term that we cannot hold to).
+pub fn enforceable(document: &PolicyDocument) -> Result<Policy, Refusal> {
+    let policy = parse(document).map_err(|problems| refusal(&problems))?;
+    let problems = unenforceable(&policy);
+    if problems.is_empty() { Ok(policy) } else { Err(refusal(&problems)) }
+}
+
+/// Everything in a policy that this connector cannot hold to.
+#[must_use]
+pub fn unenforceable(policy: &Policy) -> Vec<Problem> {
+    let mut problems = policy_problems(policy);
+    problems.extend(policy.rules.iter().flat_map(rule_problems));
+    if policy.rules.windows(2).any(|pair| matches!(pair, [a, b] if a.assigner != b.assigner)) {
+        problems.push(problem("assigner", "the rules have different assigners", "one assigner for all rules"));
+    }
+    // A rule that was atomised has the same problem once for each of its parts.
+    let mut seen = Vec::new();
+    problems.retain(|problem| {
+        let new = !seen.contains(problem);
+        if new {
+            seen.push(problem.clone());
+        }
+        new
+    });
+    problems
+}
+
+/// What concerns the policy as a whole.
+pub(super) fn policy_problems(policy: &Policy) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for profile in &policy.profiles {
+        if !PROFILES_KNOWN.contains(&profile.as_str()) {
+            let message = format!("the profile `{}` may give terms another meaning", clip(profile));
+            problems.push(problem("profile", message, "no profile, or the one of the Dataspace Protocol"));
+        }
+    }
+    for parent in &policy.inherits {
+        let message = format!("the rules of `{}` are not part of the document", clip(parent));
+        problems.push(problem("inheritFrom", message, "all rules in one policy"));
+    }
+    let strategy = match policy.conflict {
+        None | Some(Conflict::Prohibition) => None,
+        Some(Conflict::Permission) => Some("perm"),
+        Some(Conflict::Invalid) => Some("invalid"),
+    };
+    if let Some(strategy) = strategy {
+        let message = format!("the conflict strategy `{strategy}` is not followed: a prohibition always wins");
+        problems.push(problem("conflict", message, "`prohibit`, or no strategy"));
+    }
+    for rule in &policy.rules {
+        if rule.kind == RuleKind::Obligation {
+            let message = format!("the obligation to `{}` is not carried out by this connector", rule.action);
+            problems.push(problem(&rule.path, message, "the policy without it"));
+        }
+    }
+    problems
+}
+
+/// What concerns one rule.
+pub(super) fn rule_problems(rule: &Rule) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if rule.kind == RuleKind::Obligation {
+        // Reported with the policy.
+        return problems;
+    }
+    let at = |member: &str| format!("{}.{member}", rule.path);
+    if !ACTIONS_ENFORCED.contains(&rule.action) {
+        let message =
+            format!("the action `{}` is understood, but a transfer cannot tell it from other uses", rule.action);
+        problems.push(problem(&at("action"), message, "`use`"));
+    }
+    if !rule.action_refinements.is_empty() {
+        problems.push(problem(&at("action"), "a refined action is not enforced", "the action without `refinement`"));
+    }
+    for (member, thing) in [("target", &rule.target), ("assigner", &rule.assigner), ("assignee", &rule.assignee)] {
+        if thing.as_ref().is_some_and(|thing: &Thing| thing.as_one().is_none()) {
+            let message = format!("who or what belongs to the collection in `{member}` is not known here");
+            problems.push(problem(&at(member), message, "one URI"));
+        }
+    }
+    for (function, _) in &rule.parties {
+        let message = format!("the party function `{function}` has no effect in this connector");
+        problems.push(problem(&at(function), message, "`assigner` and `assignee` only"));
+    }
+    for duty in &rule.duties {
+        let message = format!("the {} to `{}` is not carried out by this connector", duty.kind, duty.action);
+        problems.push(problem(&duty.path, message, "the rule without it"));
+    }
+    for constraint in &rule.constraints {
+        constraint_problems(constraint, &mut problems);
+    }
+    problems
+}
+
+fn constraint_problems(constraint: &Constraint, problems: &mut Vec<Problem>) {
+    match constraint {
+        Constraint::Logical(logical) => {
+            if logical.operand == LogicalOperand::AndSequence {
+                let message = "the order in which conditions came to hold is not watched";
+                problems.push(problem(&format!("{}.andSequence", logical.path), message, "`and`"));
+            }
+            logical.of.iter().for_each(|constraint| constraint_problems(constraint, problems));
+        }
+        Constraint::Atomic(atomic) if atomic.test == Test::Undecided => {
+            if !OPERANDS_ENFORCED.contains(&atomic.left) {
+                let about = LEFT_OPERANDS.iter().find(|(term, _)| *term == atomic.left).map_or("", |(_, about)| *about);
+                let message = format!("`{}` ({about}) is understood, but not enforced by this connector", atomic.left);
+                let cure = "`dateTime`, `elapsedTime`, `count` or `recipient`";
+                problems.push(problem(&format!("{}.leftOperand", atomic.path), message, cure));
+            } else if atomic.unit.is_some() {
+                let message = format!("a unit changes what `{}` compares with", atomic.left);
+                problems.push(problem(&format!("{}.unit", atomic.path), message, "the constraint without `unit`"));
+            } else {
+                let message = format!("`{}` cannot be compared by `{}`", atomic.left, atomic.operator.as_str());
+                let cure = match atomic.left {
+                    "recipient" => "`eq`, `neq`, `isAnyOf` or `isNoneOf`",
+                    _ => "`eq`, `neq`, `lt`, `lteq`, `gt` or `gteq`",
+                };
+                problems.push(problem(&format!("{}.operator", atomic.path), message, cure));
+            }
+        }
+        Constraint::Atomic(_) => {}
+    }
+}
+
+fn problem(path: &str, message: impl Into<String>, cure: impl Into<String>) -> Problem {
+    Problem { kind: ProblemKind::Unenforced, path: path.to_owned(), message: message.into(), cure: cure.into() }
+}
+
+/// One refusal that names every problem; its place and cure are those of the gravest.
+#[must_use]
+pub fn refusal(problems: &[Problem]) -> Refusal {
+    let gravest = problems.iter().min_by_key(|problem| problem.kind);
+    let (fault, code, rule) = match gravest.map(|problem| problem.kind) {
+        Some(ProblemKind::Malformed) | None => {
+            (Fault::Malformed, "policy.malformed", "ODRL Information Model 2.2; DSP 2025-1, contract-schema")
+        }
+        Some(ProblemKind::Limit) => (Fault::Limit, "policy.limit", "limits of this connector"),
+        Some(ProblemKind::Unknown | ProblemKind::Unenforced) => {
+            (Fault::Unenforceable, "policy.unenforceable", "what cannot be enforced is refused before an agreement")
+        }
+    };
+    let all: Vec<String> = problems.iter().map(|problem| problem.sentence()).collect();
+    let message = if all.is_empty() { "the policy cannot be read".to_owned() } else { all.join("; ") };
+    let refusal = Refusal::new(fault, code, message).by(rule);
+    match gravest {
+        Some(problem) => refusal.at(problem.path.clone()).cure(problem.cure.clone()),
+        None => refusal,
+    }
+}

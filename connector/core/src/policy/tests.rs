@@ -1,0 +1,707 @@
+//! The rules of `SEMANTICS.md`, each by a table. The laws are in `tests/policy_laws.rs`.
+
+use jiff::Timestamp;
+use kontor_vocab::odrl::PolicyDocument;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::refusal::{Fault, Refusal};
+
+const ME: &str = "did:web:consumer.example";
+
+fn document(value: Value) -> PolicyDocument {
+    PolicyDocument::from_value(value).unwrap()
+}
+
+fn offer(permission: Value) -> PolicyDocument {
+    document(json!({"@type": "Offer", "@id": "urn:offer:1", "permission": permission}))
+}
+
+fn under(constraint: Value) -> PolicyDocument {
+    offer(json!([{"action": "use", "constraint": constraint}]))
+}
+
+fn atom(left: &str, operator: &str, right: Value) -> Value {
+    json!({"leftOperand": left, "operator": operator, "rightOperand": right})
+}
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn request() -> Request {
+    Request {
+        action: "use".to_owned(),
+        assignee: ParticipantId::parse(ME).unwrap(),
+        target: Some("urn:data:1".to_owned()),
+    }
+}
+
+fn world(now: &str) -> World {
+    World { now: at(now), agreed_at: None, uses: None }
+}
+
+fn decide(document: &PolicyDocument, world: &World) -> Decision {
+    evaluate(&parse(document).unwrap_or_else(|problems| panic!("{problems:?}")), &request(), world)
+}
+
+fn refused(document: &PolicyDocument) -> Refusal {
+    enforceable(document).unwrap_err()
+}
+
+#[test]
+fn default_deny() {
+    let noon = world("2030-01-01T12:00:00Z");
+    for (name, policy, allowed) in [
+        ("permission", json!({"permission": [{"action": "use"}]}), true),
+        ("odrl: permission", json!({"odrl:permission": {"odrl:action": {"@id": "odrl:use"}}}), true),
+        ("only a prohibition of something else", json!({"prohibition": [{"action": "sell"}]}), false),
+        ("somebody else", json!({"permission": [{"action": "use", "assignee": "did:web:other.example"}]}), false),
+        (
+            "somebody else, said once",
+            json!({"assignee": "did:web:other.example", "permission": [{"action": "use"}]}),
+            false,
+        ),
+        ("me", json!({"permission": [{"action": "use", "assignee": ME}]}), true),
+        (
+            "me among others",
+            json!({"permission": [{"action": "use", "assignee": [ME, "did:web:other.example"]}]}),
+            true,
+        ),
+        ("another target", json!({"permission": [{"action": "use", "target": "urn:data:2"}]}), false),
+        ("this target", json!({"permission": [{"action": "use", "target": "urn:data:1"}]}), true),
+        ("a part of use", json!({"permission": [{"action": "read"}]}), false),
+        (
+            "a collection",
+            json!({"permission": [{"action": "use", "assignee": {"@id": ME, "@type": "PartyCollection"}}]}),
+            false,
+        ),
+        ("a duty", json!({"permission": [{"action": "use", "duty": [{"action": "compensate"}]}]}), false),
+        ("an obligation", json!({"permission": [{"action": "use"}], "obligation": [{"action": "delete"}]}), false),
+        ("an unknown profile", json!({"profile": "urn:p", "permission": [{"action": "use"}]}), false),
+        ("a parent", json!({"inheritFrom": "urn:p", "permission": [{"action": "use"}]}), false),
+        (
+            "an undecided condition",
+            json!({"permission": [{"action": "use", "constraint": atom("purpose", "eq", json!("x"))}]}),
+            false,
+        ),
+    ] {
+        let decision = decide(&document(policy), &noon);
+        assert_eq!(decision.allowed, allowed, "{name}: {:?}", decision.reasons);
+        assert!(!decision.reasons.is_empty(), "{name} gives a reason");
+    }
+}
+
+#[test]
+fn prohibition_wins() {
+    let noon = world("2030-01-01T12:00:00Z");
+    for (name, prohibition, allowed) in [
+        ("the same action", json!({"action": "use"}), false),
+        ("for somebody else", json!({"action": "use", "assignee": "did:web:other.example"}), true),
+        ("an action outside use", json!({"action": "sell"}), true),
+        ("a part of use", json!({"action": "print"}), false),
+        ("a part of a part of use", json!({"action": "extract"}), false),
+        (
+            "until yesterday",
+            json!({"action": "use", "constraint": [atom("dateTime", "lt", json!("2029-12-31T12:00:00Z"))]}),
+            true,
+        ),
+        (
+            "until tomorrow",
+            json!({"action": "use", "constraint": [atom("dateTime", "lt", json!("2030-01-02T12:00:00Z"))]}),
+            false,
+        ),
+        (
+            "under an undecided condition",
+            json!({"action": "use", "constraint": [atom("purpose", "eq", json!("x"))]}),
+            false,
+        ),
+        ("with a remedy", json!({"action": "use", "remedy": [{"action": "compensate"}]}), false),
+    ] {
+        let policy = document(json!({"permission": [{"action": "use"}], "prohibition": [prohibition]}));
+        let decision = decide(&policy, &noon);
+        assert_eq!(decision.allowed, allowed, "{name}: {:?}", decision.reasons);
+    }
+}
+
+#[test]
+fn time_windows_are_exact() {
+    let t = "2030-01-01T12:00:00Z";
+    let (before, after) = ("2030-01-01T11:59:59.999999999Z", "2030-01-01T12:00:00.000000001Z");
+    for (operator, expected) in [
+        // before, at, after
+        ("lt", [true, false, false]),
+        ("lteq", [true, true, false]),
+        ("eq", [false, true, false]),
+        ("neq", [true, false, true]),
+        ("gteq", [false, true, true]),
+        ("gt", [false, false, true]),
+    ] {
+        let policy = under(atom("dateTime", operator, json!({"@value": t, "@type": "xsd:dateTime"})));
+        assert!(enforceable(&policy).is_ok(), "{operator}");
+        for (now, allowed) in [before, t, after].into_iter().zip(expected) {
+            assert_eq!(decide(&policy, &world(now)).allowed, allowed, "{now} {operator} {t}");
+        }
+    }
+}
+
+#[test]
+fn a_decision_holds_until_just_before_valid_until() {
+    let policy = |operator: &str| under(atom("dateTime", operator, json!("2030-01-01T12:00:00Z")));
+    for (operator, now, valid_until) in [
+        ("lteq", "2030-01-01T00:00:00Z", Some("2030-01-01T12:00:00.000000001Z")),
+        ("lt", "2030-01-01T00:00:00Z", Some("2030-01-01T12:00:00Z")),
+        ("gteq", "2030-01-01T00:00:00Z", Some("2030-01-01T12:00:00Z")),
+        ("gt", "2030-01-01T00:00:00Z", Some("2030-01-01T12:00:00.000000001Z")),
+        ("eq", "2030-01-01T00:00:00Z", Some("2030-01-01T12:00:00Z")),
+        ("eq", "2030-01-01T12:00:00Z", Some("2030-01-01T12:00:00.000000001Z")),
+        ("neq", "2030-01-01T12:00:00Z", Some("2030-01-01T12:00:00.000000001Z")),
+        ("lteq", "2031-01-01T00:00:00Z", None),
+        ("gteq", "2031-01-01T00:00:00Z", None),
+    ] {
+        assert_eq!(decide(&policy(operator), &world(now)).valid_until, valid_until.map(at), "{operator} {now}");
+    }
+    // Two windows that touch are one; the decision ends where the second does.
+    let touching = under(json!([{"or": [
+        {"and": [atom("dateTime", "gteq", json!("2030-01-01T00:00:00Z")), atom("dateTime", "lt", json!("2030-02-01T00:00:00Z"))]},
+        {"and": [atom("dateTime", "gteq", json!("2030-02-01T00:00:00Z")), atom("dateTime", "lt", json!("2030-03-01T00:00:00Z"))]},
+    ]}]));
+    assert_eq!(decide(&touching, &world("2030-01-15T00:00:00Z")).valid_until, Some(at("2030-03-01T00:00:00Z")));
+    // Exactly one: where the windows overlap, neither is one.
+    let overlap = under(json!([{"xone": [
+        atom("dateTime", "lt", json!("2030-02-01T00:00:00Z")), atom("dateTime", "gteq", json!("2030-01-10T00:00:00Z")),
+    ]}]));
+    for (now, allowed, until) in [
+        ("2030-01-01T00:00:00Z", true, Some("2030-01-10T00:00:00Z")),
+        ("2030-01-20T00:00:00Z", false, Some("2030-02-01T00:00:00Z")),
+        ("2030-02-01T00:00:00Z", true, None),
+    ] {
+        let decision = decide(&overlap, &world(now));
+        assert_eq!((decision.allowed, decision.valid_until), (allowed, until.map(at)), "{now}");
+    }
+}
+
+#[test]
+fn time_since_agreement_follows_the_calendar() {
+    for (agreed, span, last) in [
+        ("2030-01-01T12:00:00Z", "P30D", "2030-01-31T12:00:00Z"),
+        ("2030-01-31T12:00:00Z", "P1M", "2030-02-28T12:00:00Z"),
+        ("2028-01-31T12:00:00Z", "P1M", "2028-02-29T12:00:00Z"),
+        ("2028-02-29T12:00:00Z", "P1Y", "2029-02-28T12:00:00Z"),
+        ("2030-01-31T00:00:00Z", "P1M1D", "2030-03-01T00:00:00Z"),
+        ("2030-01-01T00:00:00Z", "PT36H", "2030-01-02T12:00:00Z"),
+        ("2030-01-01T00:00:00Z", "P1W", "2030-01-08T00:00:00Z"),
+        ("2030-01-01T00:00:00Z", "PT0.5S", "2030-01-01T00:00:00.5Z"),
+        ("2030-01-01T00:00:00Z", "P1Y2M3DT4H5M6.000000007S", "2031-03-04T04:05:06.000000007Z"),
+    ] {
+        let policy = under(atom("elapsedTime", "lteq", json!({"@value": span, "@type": "xsd:duration"})));
+        assert!(enforceable(&policy).is_ok());
+        let now = World { now: at(agreed), agreed_at: Some(at(agreed)), uses: None };
+        let decision = decide(&policy, &now);
+        assert!(decision.allowed, "{span}");
+        let turns = at(last).checked_add(jiff::SignedDuration::from_nanos(1)).unwrap();
+        assert_eq!(decision.valid_until, Some(turns), "{agreed} {span}");
+    }
+    // Before there is an agreement nothing is known, and unknown never allows.
+    let policy = under(atom("elapsedTime", "lteq", json!("P30D")));
+    assert!(!decide(&policy, &world("2030-01-01T00:00:00Z")).allowed);
+}
+
+#[test]
+fn uses_are_counted_exactly() {
+    for (constraint, uses, allowed, uses_max) in [
+        (atom("count", "lteq", json!(3)), Some(1), true, Some(3)),
+        (atom("count", "lteq", json!("3")), Some(3), true, Some(3)),
+        (atom("count", "lteq", json!({"@value": "3", "@type": "xsd:integer"})), Some(4), false, Some(3)),
+        (atom("count", "lt", json!(3)), Some(1), true, Some(2)),
+        (atom("count", "eq", json!(1)), Some(1), true, Some(1)),
+        (atom("count", "eq", json!(2)), Some(1), false, Some(0)),
+        (atom("count", "neq", json!(3)), Some(1), true, Some(2)),
+        (atom("count", "gteq", json!(1)), Some(7), true, None),
+        (atom("count", "lteq", json!(3)), None, false, Some(3)),
+        (atom("count", "lteq", json!(0)), Some(1), false, Some(0)),
+        (json!({"or": [atom("count", "lteq", json!(3)), atom("count", "eq", json!(4))]}), Some(2), true, Some(4)),
+        (json!({"or": [atom("count", "lteq", json!(3)), atom("count", "eq", json!(9))]}), Some(9), true, Some(9)),
+        (atom("dateTime", "gteq", json!("2030-01-01T00:00:00Z")), Some(2), true, None),
+        (atom("count", "lteq", json!(u64::MAX)), Some(2), true, None),
+    ] {
+        let policy = under(constraint.clone());
+        assert!(enforceable(&policy).is_ok(), "{constraint}");
+        let now = World { uses, ..world("2030-01-01T00:00:00Z") };
+        let decision = decide(&policy, &now);
+        assert_eq!((decision.allowed, decision.uses_max), (allowed, uses_max), "{constraint} {uses:?}");
+    }
+    let prohibited = document(json!({
+        "permission": [{"action": "use"}],
+        "prohibition": [{"action": "use", "constraint": [atom("count", "gt", json!(5))]}]
+    }));
+    let now = World { uses: Some(5), ..world("2030-01-01T00:00:00Z") };
+    assert_eq!(decide(&prohibited, &now).uses_max, Some(5));
+}
+
+#[test]
+fn recipient_is_the_participant_that_the_data_goes_to() {
+    for (operator, right, allowed) in [
+        ("eq", json!(ME), true),
+        ("eq", json!({"@id": ME}), true),
+        ("eq", json!("did:web:other.example"), false),
+        ("neq", json!("did:web:other.example"), true),
+        ("isAnyOf", json!(["did:web:other.example", ME]), true),
+        ("isNoneOf", json!(["did:web:other.example", ME]), false),
+    ] {
+        let policy = under(atom("recipient", operator, right));
+        assert!(enforceable(&policy).is_ok());
+        assert_eq!(decide(&policy, &world("2030-01-01T00:00:00Z")).allowed, allowed, "{operator}");
+    }
+}
+
+#[test]
+fn logical_operands_by_truth_table() {
+    let yes = || atom("dateTime", "lt", json!("2040-01-01T00:00:00Z"));
+    let no = || atom("dateTime", "gt", json!("2040-01-01T00:00:00Z"));
+    let unknown = || atom("purpose", "eq", json!("x"));
+    for (operand, of, allowed) in [
+        ("and", vec![yes(), yes()], true),
+        ("and", vec![yes(), no()], false),
+        ("and", vec![yes(), unknown()], false),
+        ("or", vec![no(), yes()], true),
+        ("or", vec![unknown(), yes()], true),
+        ("or", vec![unknown(), no()], false),
+        ("xone", vec![yes(), no()], true),
+        ("xone", vec![yes(), yes()], false),
+        ("xone", vec![yes(), unknown()], false),
+        ("andSequence", vec![yes(), yes()], false),
+    ] {
+        let policy = under(json!({operand: of}));
+        assert_eq!(decide(&policy, &world("2030-01-01T00:00:00Z")).allowed, allowed, "{operand} {of:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_enforced_is_refused_by_name_and_place() {
+    let base = |rule: Value| document(json!({"@type": "Offer", "permission": [rule]}));
+    for (policy, field, name) in [
+        (base(json!({"action": "print"})), "permission[0].action", "print"),
+        (base(json!({"action": "read"})), "permission[0].action", "read"),
+        (base(json!({"action": "ex:fly"})), "permission[0].action", "ex:fly"),
+        (base(json!({"action": "use", "duty": [{"action": "delete"}]})), "permission[0].duty[0]", "delete"),
+        (base(json!({"action": "use", "ex:colour": "red"})), "permission[0].ex:colour", "ex:colour"),
+        (
+            base(json!({"action": "use", "constraint": [atom("purpose", "eq", json!("x"))]})),
+            "permission[0].constraint[0].leftOperand",
+            "purpose",
+        ),
+        (
+            base(json!({"action": "use", "constraint": [atom("partner", "eq", json!("gold"))]})),
+            "permission[0].constraint[0].leftOperand",
+            "partner",
+        ),
+        (
+            base(json!({"action": "use", "constraint": [atom("dateTime", "term-lteq", json!("x"))]})),
+            "permission[0].constraint[0].operator",
+            "term-lteq",
+        ),
+        (
+            base(json!({"action": "use", "constraint": [atom("dateTime", "isAnyOf", json!("2030-01-01T00:00:00Z"))]})),
+            "permission[0].constraint[0].operator",
+            "isAnyOf",
+        ),
+        (
+            base(
+                json!({"action": "use", "constraint": [atom("dateTime", "eq", json!({"@value": "2030-01-01", "@type": "xsd:date"}))]}),
+            ),
+            "permission[0].constraint[0].rightOperand",
+            "xsd:date",
+        ),
+        (
+            base(json!({"action": "use", "constraint": [{"andSequence": [atom("count", "lteq", json!(1))]}]})),
+            "permission[0].constraint[0].andSequence",
+            "order",
+        ),
+        (
+            base(
+                json!({"action": {"rdf:value": {"@id": "odrl:use"}, "refinement": [atom("count", "lteq", json!(1))]}}),
+            ),
+            "permission[0].action",
+            "refined",
+        ),
+        (
+            base(json!({"action": "use", "assignee": {"@id": "urn:g", "@type": "PartyCollection"}})),
+            "permission[0].assignee",
+            "collection",
+        ),
+        (base(json!({"action": "use", "informedParty": "urn:x"})), "permission[0].informedParty", "informedParty"),
+        (
+            document(json!({"permission": [{"action": "use"}], "obligation": [{"action": "inform"}]})),
+            "obligation[0]",
+            "inform",
+        ),
+        (
+            document(json!({"permission": [{"action": "use"}], "profile": "https://test.com/profile"})),
+            "profile",
+            "https://test.com/profile",
+        ),
+        (document(json!({"permission": [{"action": "use"}], "conflict": "perm"})), "conflict", "perm"),
+        (
+            document(json!({"permission": [{"action": "use"}], "inheritFrom": ["urn:parent"]})),
+            "inheritFrom",
+            "urn:parent",
+        ),
+        (
+            document(json!({"permission": [{"action": "use"}], "dct:isReplacedBy": "urn:newer"})),
+            "dct:isReplacedBy",
+            "dct:isReplacedBy",
+        ),
+    ] {
+        let refusal = refused(&policy);
+        assert_eq!(refusal.fault, Fault::Unenforceable, "{refusal:?}");
+        assert_eq!(refusal.field.as_deref(), Some(field), "{refusal:?}");
+        assert!(refusal.message.contains(name), "{refusal:?}");
+        assert!(refusal.cure.is_some());
+    }
+}
+
+#[test]
+fn every_problem_is_named_not_only_the_first() {
+    let policy = document(json!({"permission": [
+        {"action": "fly", "constraint": [atom("moon", "eq", json!("full")), atom("dateTime", "about", json!("noon"))]},
+        {"constraint": [{"and": []}]}
+    ]}));
+    let paths: Vec<String> = parse(&policy).unwrap_err().into_iter().map(|problem| problem.path).collect();
+    for path in [
+        "permission[0].action",
+        "permission[0].constraint[0].leftOperand",
+        "permission[0].constraint[1].operator",
+        "permission[1].constraint[0].and",
+    ] {
+        assert!(paths.iter().any(|found| found == path), "{path} in {paths:?}");
+    }
+    let message = refused(&policy).message;
+    assert!(message.contains("fly") && message.contains("moon") && message.contains("about"), "{message}");
+}
+
+#[test]
+fn what_is_no_policy_is_malformed() {
+    for (policy, field) in [
+        (json!({}), "permission"),
+        (json!({"permission": []}), "permission"),
+        (json!({"permission": ["urn:rule"]}), "permission[0]"),
+        (json!({"permission": [{}]}), "permission[0].action"),
+        (json!({"permission": [{"action": 7}]}), "permission[0].action"),
+        (json!({"permission": [{"action": []}]}), "permission[0].action"),
+        (json!({"@type": "Car", "permission": [{"action": "use"}]}), "@type"),
+        (json!({"@type": ["Offer", "Agreement"], "permission": [{"action": "use"}]}), "@type"),
+        (
+            json!({"@type": "Agreement", "target": "urn:d", "assigner": "urn:p", "permission": [{"action": "use"}]}),
+            "assignee",
+        ),
+        (json!({"permission": [{"@type": "Prohibition", "action": "use"}]}), "permission[0].@type"),
+        (json!({"permission": [{"action": "use", "assignee": []}]}), "permission[0].assignee"),
+        (json!({"permission": [{"action": "use", "assignee": ""}]}), "permission[0].assignee"),
+        (json!({"permission": [{"action": "use", "constraint": ["urn:c"]}]}), "permission[0].constraint[0]"),
+        (
+            json!({"permission": [{"action": "use", "constraint": [{"leftOperand": "count", "operator": "lteq"}]}]}),
+            "permission[0].constraint[0].rightOperand",
+        ),
+        (
+            json!({"permission": [{"action": "use", "constraint": [{"or": [], "and": []}]}]}),
+            "permission[0].constraint[0]",
+        ),
+        (
+            json!({"permission": [{"action": "use", "constraint": [atom("count", "lteq", json!([1, 2]))]}]}),
+            "permission[0].constraint[0].rightOperand",
+        ),
+        (
+            json!({"permission": [{"action": "use", "constraint": [atom("count", "lteq", json!("many"))]}]}),
+            "permission[0].constraint[0].rightOperand",
+        ),
+        (
+            json!({"permission": [{"action": "use", "constraint": [atom("dateTime", "lteq", json!("2030-01-01T00:00:00"))]}]}),
+            "permission[0].constraint[0].rightOperand",
+        ),
+        (json!({"timestamp": "yesterday", "permission": [{"action": "use"}]}), "timestamp"),
+    ] {
+        let refusal = refused(&document(policy.clone()));
+        assert_eq!((refusal.fault, refusal.field.as_deref()), (Fault::Malformed, Some(field)), "{policy}: {refusal:?}");
+    }
+}
+
+#[test]
+fn values_by_table() {
+    let reads = |left: &str, right: &str| parse(&under(atom(left, "lteq", json!(right)))).is_ok();
+    for good in ["2023-12-31T06:00Z", "2030-01-01T00:00:00+14:00", "2030-01-01T00:00:00.123456789-05:30"] {
+        assert!(reads("dateTime", good), "{good}");
+    }
+    for bad in [
+        "2030-01-01",
+        "2030-01-01T00:00:00",
+        "2030-02-30T00:00:00Z",
+        "2030-01-01 00:00:00Z",
+        "20300101T000000Z",
+        "2030-01-01T00:00:60Z",
+        "2030-01-01T00:00:00+15:00",
+        "2030-01-01T00:00:00.Z",
+        "2030-01-01T00:00:00Z[UTC]",
+        "2030-01-01T00:00:00z",
+        "-2030-01-01T00:00:00Z",
+        "2030-01-01T00:00:00.1234567891Z",
+        "now",
+        "2030-01-01T00:00:00+01:75",
+    ] {
+        assert!(!reads("dateTime", bad), "{bad}");
+    }
+    for (good, normal) in [
+        ("P1D", "P1D"),
+        ("PT24H", "P1D"),
+        ("P1Y", "P1Y"),
+        ("P12M", "P1Y"),
+        ("P2W", "P14D"),
+        ("PT90M", "PT1H30M"),
+        ("PT0S", "PT0S"),
+        ("PT1.50S", "PT1.5S"),
+        ("P1YT1M", "P1YT1M"),
+        ("P0Y", "PT0S"),
+    ] {
+        assert_eq!(literal::duration(good).map(|span| span.to_string()).as_deref(), Ok(normal), "{good}");
+    }
+    for bad in [
+        "",
+        "P",
+        "PT",
+        "1D",
+        "-P1D",
+        "P1",
+        "P1S",
+        "PT1D",
+        "P1D1M",
+        "P1.5D",
+        "PT1.S",
+        "P99999Y",
+        "P1DT",
+        "PT99999999999999999999S",
+        "P1M1M",
+    ] {
+        assert!(literal::duration(bad).is_err(), "{bad}");
+    }
+    for (text, count) in [
+        ("5", Some(5)),
+        ("+5", Some(5)),
+        ("5.0", Some(5)),
+        ("-1", None),
+        ("5.5", None),
+        ("", None),
+        ("5.", None),
+        ("1e3", None),
+    ] {
+        assert_eq!(literal::count(text).ok(), count, "{text}");
+    }
+}
+
+#[test]
+fn limits_hold() {
+    let rules: Vec<Value> = (0..=RULES_MAX).map(|_| json!({"action": "use"})).collect();
+    assert_eq!(refused(&offer(json!(rules))).fault, Fault::Limit);
+    let constraints: Vec<Value> = (0..=CONSTRAINTS_MAX).map(|_| atom("count", "lteq", json!(1))).collect();
+    assert_eq!(refused(&under(json!(constraints))).fault, Fault::Limit);
+    // Arrays multiply: what is written small is counted large.
+    let many: Vec<String> = (0..20).map(|n| format!("urn:x:{n}")).collect();
+    assert_eq!(refused(&offer(json!([{"action": "use", "target": many, "assignee": many}]))).fault, Fault::Limit);
+    let mut deep = atom("count", "lteq", json!(1));
+    for _ in 0..NESTING_MAX + 2 {
+        deep = json!({"and": [deep]});
+    }
+    assert_eq!(refused(&under(deep)).fault, Fault::Limit);
+    let values: Vec<usize> = (0..=OPERANDS_MAX).collect();
+    assert_eq!(refused(&under(atom("recipient", "isAnyOf", json!(values)))).fault, Fault::Limit);
+    assert_eq!(refused(&under(atom("recipient", "eq", json!("x".repeat(TEXT_BYTES_MAX + 1))))).fault, Fault::Limit);
+    let bad: Vec<Value> = (0..RULES_MAX).map(|_| json!({"action": "fly"})).collect();
+    assert_eq!(parse(&offer(json!(bad))).unwrap_err().len(), PROBLEMS_MAX);
+}
+
+fn digest(value: Value) -> String {
+    terms_digest(&parse(&document(value)).unwrap())
+}
+
+#[test]
+fn policies_that_mean_the_same_have_one_digest() {
+    let plain = json!({"@type": "Offer", "permission": [{"action": "use", "constraint": [
+        atom("dateTime", "lteq", json!("2030-01-01T00:00:00Z")), atom("count", "lteq", json!(3))
+    ]}]});
+    for (name, same) in [
+        (
+            "order",
+            json!({"permission": [{"constraint": [
+            atom("count", "lteq", json!(3)), atom("dateTime", "lteq", json!("2030-01-01T00:00:00Z"))], "action": "use"}]}),
+        ),
+        (
+            "spelling of values",
+            json!({"permission": [{"action": "use", "constraint": [
+            atom("dateTime", "lteq", json!({"@value": "2030-01-01T01:00:00.000+01:00", "@type": "xsd:dateTime"})),
+            atom("count", "lteq", json!({"@value": "3", "@type": "xsd:integer"}))]}]}),
+        ),
+        (
+            "nesting of and",
+            json!({"permission": [{"action": "use", "constraint": [{"and": [
+            atom("dateTime", "lteq", json!("2030-01-01T00:00:00Z")), {"or": [atom("count", "lteq", json!(3))]}]}]}]}),
+        ),
+        (
+            "an agreement with parties",
+            json!({"@type": "Agreement", "@id": "urn:a", "target": "urn:d", "assigner": "urn:p",
+            "assignee": "urn:c", "timestamp": "2029-01-01T00:00:00Z", "permission": [{"action": "use", "constraint": [
+            atom("dateTime", "lteq", json!("2030-01-01T00:00:00Z")), atom("count", "lteq", json!(3))]}]}),
+        ),
+        (
+            "parties in the rules",
+            json!({"permission": [{"action": "use", "target": "urn:d", "assignee": "urn:c", "constraint": [
+            atom("dateTime", "lteq", json!("2030-01-01T00:00:00Z")), atom("count", "lteq", json!(3))]}]}),
+        ),
+        (
+            "the action said once",
+            json!({"action": "use", "permission": [{"constraint": [
+            atom("dateTime", "lteq", json!("2030-01-01T00:00:00Z")), atom("count", "lteq", json!(3))]}]}),
+        ),
+        (
+            "prefixes, repetition and titles",
+            json!({"dct:title": "x", "odrl:permission": [
+            {"odrl:action": {"@id": "odrl:use"}, "odrl:constraint": [
+                {"odrl:leftOperand": {"@id": "odrl:count"}, "odrl:operator": {"@id": "odrl:lteq"}, "odrl:rightOperand": 3},
+                {"odrl:leftOperand": {"@id": "odrl:count"}, "odrl:operator": {"@id": "odrl:lteq"}, "odrl:rightOperand": 3},
+                atom("dateTime", "lteq", json!("2030-01-01T00:00:00Z"))]}]}),
+        ),
+    ] {
+        assert_eq!(digest(plain.clone()), digest(same), "{name}");
+    }
+    for (name, other) in [
+        (
+            "a later end",
+            json!({"permission": [{"action": "use", "constraint": [
+            atom("dateTime", "lteq", json!("2030-01-01T00:00:01Z")), atom("count", "lteq", json!(3))]}]}),
+        ),
+        ("no end", json!({"permission": [{"action": "use", "constraint": [atom("count", "lteq", json!(3))]}]})),
+        (
+            "or for and",
+            json!({"permission": [{"action": "use", "constraint": [{"or": [
+            atom("dateTime", "lteq", json!("2030-01-01T00:00:00Z")), atom("count", "lteq", json!(3))]}]}]}),
+        ),
+        (
+            "a prohibition",
+            json!({"prohibition": [{"action": "use", "constraint": [
+            atom("dateTime", "lteq", json!("2030-01-01T00:00:00Z")), atom("count", "lteq", json!(3))]}]}),
+        ),
+        (
+            "for one of two",
+            json!({"target": "urn:d", "permission": [{"action": "use", "target": "urn:e", "constraint": [
+            atom("dateTime", "lteq", json!("2030-01-01T00:00:00Z")), atom("count", "lteq", json!(3))]}]}),
+        ),
+    ] {
+        assert_ne!(digest(plain.clone()), digest(other), "{name}");
+    }
+    assert_eq!(digest(plain).len(), 64);
+    // `count lteq 1` twice under xone never holds, once always may: repetition counts there.
+    let xone = |of: Value| digest(json!({"permission": [{"action": "use", "constraint": [{"xone": of}]}]}));
+    let one = atom("count", "lteq", json!(1));
+    assert_ne!(xone(json!([one, one])), xone(json!([one])));
+}
+
+#[test]
+fn same_terms_names_the_first_difference() {
+    let end = |day: u8| atom("dateTime", "lteq", json!(format!("2030-01-{day:02}T00:00:00Z")));
+    let offer =
+        document(json!({"@type": "Offer", "@id": "urn:o", "permission": [{"action": "use", "constraint": [end(1)]}]}));
+    let agreement = |rules: Value| {
+        let mut base =
+            json!({"@type": "Agreement", "@id": "urn:a", "target": "urn:d", "assigner": "urn:p", "assignee": "urn:c"});
+        base.as_object_mut().unwrap().extend(rules.as_object().unwrap().clone());
+        document(base)
+    };
+    assert_eq!(
+        same_terms(&offer, &agreement(json!({"permission": [{"action": "use", "constraint": [end(1)]}]}))),
+        Ok(())
+    );
+    for (rules, field) in [
+        (json!({"permission": [{"action": "use", "constraint": [end(2)]}]}), "permission[0].constraint[0]"),
+        (json!({"permission": [{"action": "use"}]}), "permission[0]"),
+        (json!({"permission": [{"action": "use", "constraint": [end(1)]}, {"action": "print"}]}), "permission[1]"),
+        (json!({"prohibition": [{"action": "use", "constraint": [end(1)]}]}), "prohibition[0]"),
+        (
+            json!({"permission": [{"action": "use", "constraint": [end(1)], "duty": [{"action": "delete"}]}]}),
+            "permission[0]",
+        ),
+        (json!({"profile": "urn:x", "permission": [{"action": "use", "constraint": [end(1)]}]}), "profile"),
+        (json!({"permission": [{"action": "use", "constraint": [end(1)], "assignee": "urn:other"}]}), "permission[0]"),
+    ] {
+        let refusal = same_terms(&offer, &agreement(rules.clone())).unwrap_err();
+        assert_eq!((refusal.fault, refusal.field.as_deref()), (Fault::Altered, Some(field)), "{rules}: {refusal:?}");
+    }
+    let two = document(json!({"permission": [{"action": "use"}, {"action": "print"}]}));
+    let refusal = same_terms(&two, &agreement(json!({"permission": [{"action": "use"}]}))).unwrap_err();
+    assert_eq!(refusal.field.as_deref(), Some("permission"));
+    // What an offer names in its rules, an agreement may name as a whole.
+    let in_rules = document(
+        json!({"permission": [{"action": "use", "target": "urn:d", "assignee": "urn:c"}, {"action": "print"}]}),
+    );
+    let whole = agreement(json!({"permission": [{"action": "use"}, {"action": "print"}]}));
+    assert_eq!(same_terms(&in_rules, &whole), Ok(()));
+}
+
+#[test]
+fn a_denial_says_what_would_have_passed() {
+    let policy =
+        under(json!([atom("dateTime", "lteq", json!("2030-01-01T00:00:00Z")), atom("count", "lteq", json!(3))]));
+    let decision = decide(&policy, &World { uses: Some(1), ..world("2031-01-01T00:00:00Z") });
+    let said = decision.reasons.iter().find(|reason| reason.path == "permission[0].constraint[0]").unwrap();
+    assert!(
+        said.message.contains("2031-01-01T00:00:00Z") && said.message.contains("2030-01-01T00:00:00Z or earlier"),
+        "{said:?}"
+    );
+    assert!(
+        !decision.reasons.iter().any(|reason| reason.path == "permission[0].constraint[1]"),
+        "what holds is not blamed"
+    );
+    let other = offer(json!([{"action": "use", "assignee": "did:web:other.example"}]));
+    let decision = decide(&other, &world("2030-01-01T00:00:00Z"));
+    assert!(decision.reasons.iter().any(|reason| reason.message.contains("did:web:other.example")), "{decision:?}");
+}
+
+#[test]
+fn an_offer_of_the_past_could_not_allow_and_one_of_the_future_could() {
+    let now = at("2030-01-01T00:00:00Z");
+    for (policy, could, first) in [
+        (under(atom("dateTime", "lt", json!("2029-01-01T00:00:00Z"))), false, None),
+        (under(atom("dateTime", "gteq", json!("2031-01-01T00:00:00Z"))), true, Some("2031-01-01T00:00:00Z")),
+        (under(atom("elapsedTime", "lteq", json!("P1D"))), true, None),
+        (under(atom("count", "lteq", json!(1))), true, None),
+        (offer(json!([{"action": "use"}])), true, Some("2030-01-01T00:00:00Z")),
+        (offer(json!([{"action": "use", "assignee": "did:web:other.example"}])), false, None),
+        (document(json!({"permission": [{"action": "use"}], "prohibition": [{"action": "use"}]})), false, None),
+    ] {
+        let parsed = parse(&policy).unwrap();
+        assert_eq!(could_allow(&parsed, &request(), now), could, "{policy:?}");
+        let world = World { now, agreed_at: None, uses: None };
+        assert_eq!(first_allowed(&parsed, &request(), &world), first.map(at), "{policy:?}");
+    }
+}
+
+#[test]
+fn the_examples_of_the_protocol_are_read_or_refused_by_name() {
+    let offer = under(json!([atom("dateTime", "lteq", json!("2023-12-31T06:00Z"))]));
+    assert!(enforceable(&offer).is_ok());
+    let partner =
+        under(json!([{"or": [atom("partner", "eq", json!("gold")), atom("partner", "eq", json!("silver"))]}]));
+    assert!(refused(&partner).message.contains("partner"));
+    let spatial = under(json!([atom("spatial", "eq", json!("http://example.org/EU"))]));
+    let refusal = refused(&spatial);
+    assert!(refusal.message.contains("`spatial` (the place of use) is understood, but not enforced"), "{refusal:?}");
+}
+
+#[test]
+fn a_policy_nested_deeper_than_the_limit_is_refused_and_does_not_overflow() {
+    // As deep as `serde_json` reads a text at all; deeper ones never become a document.
+    let nest = |levels: usize| {
+        let constraint = format!("{}{{}}{}", "{\"and\":[".repeat(levels), "]}".repeat(levels));
+        format!("{{\"permission\":[{{\"action\":\"use\",\"constraint\":[{constraint}]}}]}}")
+    };
+    let deep: PolicyDocument = serde_json::from_str(&nest(60)).unwrap();
+    assert_eq!(refused(&deep).fault, Fault::Limit);
+    assert!(serde_json::from_str::<PolicyDocument>(&nest(10_000)).is_err());
+}
