@@ -1,0 +1,209 @@
+//! The laws of the policy engine, over generated policies. Each cites its rule in `SEMANTICS.md`.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use jiff::{SignedDuration, Timestamp};
+use kontor_core::id::ParticipantId;
+use kontor_core::policy::{Decision, Request, World, evaluate, parse, same_terms, terms_digest};
+use kontor_vocab::odrl::PolicyDocument;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+/// Instants of the tests are a few seconds apart, so that generated ones often meet.
+fn instant(second: i64) -> Timestamp {
+    Timestamp::from_second(1_900_000_000 + second).unwrap()
+}
+
+fn operator() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["eq", "neq", "lt", "lteq", "gt", "gteq"])
+}
+
+fn atom() -> impl Strategy<Value = Value> {
+    let constraint = |left: &str, operator: &str, right: Value| json!({"leftOperand": left, "operator": operator, "rightOperand": right});
+    prop_oneof![
+        4 => (operator(), 0..12_i64).prop_map(move |(op, s)| constraint("dateTime", op, json!(instant(s).to_string()))),
+        2 => (operator(), 0..12_i64).prop_map(move |(op, s)| constraint("elapsedTime", op, json!(format!("PT{s}S")))),
+        2 => (operator(), 0..5_u64).prop_map(move |(op, n)| constraint("count", op, json!(n))),
+        1 => prop::sample::select(vec!["urn:me", "urn:other"]).prop_map(move |who| constraint("recipient", "eq", json!(who))),
+        1 => Just(constraint("purpose", "eq", json!("research"))),
+    ]
+}
+
+fn constraint() -> impl Strategy<Value = Value> {
+    atom().prop_recursive(3, 12, 4, |inner| {
+        (prop::sample::select(vec!["and", "or", "xone"]), prop::collection::vec(inner, 1..4))
+            .prop_map(|(operand, of)| json!({operand: of}))
+    })
+}
+
+fn rule() -> impl Strategy<Value = Value> {
+    let action = prop::sample::select(vec!["use", "use", "use", "print", "sell"]);
+    let assignee = prop::option::of(prop::sample::select(vec!["urn:me", "urn:other"]));
+    (action, assignee, prop::collection::vec(constraint(), 0..3)).prop_map(|(action, assignee, constraints)| {
+        let mut rule = json!({"action": action, "constraint": constraints});
+        if let Some(assignee) = assignee {
+            rule["assignee"] = json!(assignee);
+        }
+        rule
+    })
+}
+
+fn rules() -> impl Strategy<Value = (Vec<Value>, Vec<Value>)> {
+    (prop::collection::vec(rule(), 1..4), prop::collection::vec(rule(), 0..3))
+}
+
+fn world() -> impl Strategy<Value = World> {
+    (0..14_i64, prop::option::of(0..8_i64), prop::option::of(1..6_u64)).prop_map(|(now, agreed, uses)| World {
+        now: instant(now),
+        agreed_at: agreed.map(instant),
+        uses,
+    })
+}
+
+fn document(permissions: &[Value], prohibitions: &[Value]) -> PolicyDocument {
+    PolicyDocument::from_value(json!({"@type": "Offer", "permission": permissions, "prohibition": prohibitions}))
+        .unwrap()
+}
+
+fn decide(document: &PolicyDocument, world: &World) -> Decision {
+    let request = Request { action: "use".to_owned(), assignee: ParticipantId::parse("urn:me").unwrap(), target: None };
+    evaluate(&parse(document).unwrap(), &request, world)
+}
+
+/// The same policy with everything turned round whose order does not matter.
+fn reversed(value: Value) -> Value {
+    match value {
+        Value::Array(items) => Value::Array(items.into_iter().rev().map(reversed).collect()),
+        Value::Object(map) => Value::Object(map.into_iter().rev().map(|(key, value)| (key, reversed(value))).collect()),
+        other => other,
+    }
+}
+
+/// The same policy as a JSON-LD processor would expand it.
+fn prefixed(value: Value) -> Value {
+    match value {
+        Value::Array(items) => Value::Array(items.into_iter().map(prefixed).collect()),
+        Value::Object(map) => Value::Object(
+            map.into_iter()
+                .map(|(key, value)| match key.as_str() {
+                    "@type" => (key, value),
+                    "action" | "leftOperand" | "operator" => {
+                        let term = format!("http://www.w3.org/ns/odrl/2/{}", value.as_str().unwrap());
+                        (format!("http://www.w3.org/ns/odrl/2/{key}"), json!([{"@id": term}]))
+                    }
+                    "rightOperand" => (format!("odrl:{key}"), json!([{"@value": value}])),
+                    "assignee" => (format!("odrl:{key}"), json!({"@id": value})),
+                    _ => (format!("odrl:{key}"), prefixed(value)),
+                })
+                .collect(),
+        ),
+        other => other,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// S1.
+    #[test]
+    fn without_a_permission_everything_is_denied(prohibitions in prop::collection::vec(rule(), 1..4), world in world()) {
+        prop_assert!(!decide(&document(&[], &prohibitions), &world).allowed);
+    }
+
+    /// S2.
+    #[test]
+    fn adding_a_prohibition_never_turns_deny_into_allow((permissions, prohibitions) in rules(), more in rule(), world in world()) {
+        let before = decide(&document(&permissions, &prohibitions), &world);
+        let mut prohibitions = prohibitions;
+        prohibitions.push(more);
+        prop_assert!(before.allowed || !decide(&document(&permissions, &prohibitions), &world).allowed);
+    }
+
+    /// S3.
+    #[test]
+    fn narrowing_a_permission_never_widens((permissions, prohibitions) in rules(), more in constraint(), world in world()) {
+        let before = decide(&document(&permissions, &prohibitions), &world);
+        let narrowed: Vec<Value> = permissions
+            .into_iter()
+            .map(|mut rule| {
+                rule["constraint"].as_array_mut().unwrap().push(more.clone());
+                rule
+            })
+            .collect();
+        prop_assert!(before.allowed || !decide(&document(&narrowed, &prohibitions), &world).allowed);
+    }
+
+    /// S4.
+    #[test]
+    fn knowing_less_never_allows_more((permissions, _) in rules(), world in world()) {
+        let document = document(&permissions, &[]);
+        let blind = World { agreed_at: None, uses: None, ..world.clone() };
+        prop_assert!(!decide(&document, &blind).allowed || decide(&document, &world).allowed);
+    }
+
+    /// S5 and S16.
+    #[test]
+    fn order_and_spelling_change_nothing((permissions, prohibitions) in rules(), world in world()) {
+        let plain = document(&permissions, &prohibitions);
+        for other in [reversed(plain.to_value()), prefixed(plain.to_value()), json!([prefixed(reversed(plain.to_value()))])] {
+            let other = match other {
+                Value::Array(mut nodes) => nodes.pop().unwrap(),
+                other => other,
+            };
+            let other = PolicyDocument::from_value(other).unwrap();
+            let (a, b) = (decide(&plain, &world), decide(&other, &world));
+            prop_assert_eq!((a.allowed, a.valid_until, a.uses_max), (b.allowed, b.valid_until, b.uses_max));
+            prop_assert_eq!(terms_digest(&parse(&plain).unwrap()), terms_digest(&parse(&other).unwrap()));
+            prop_assert_eq!(same_terms(&plain, &other), Ok(()));
+        }
+    }
+
+    /// S10: against brute force, half a second at a time, and at the nanoseconds on either side.
+    #[test]
+    fn a_decision_holds_exactly_until_valid_until((permissions, prohibitions) in rules(), world in world()) {
+        let document = document(&permissions, &prohibitions);
+        let decision = decide(&document, &world);
+        let at = |now: Timestamp| decide(&document, &World { now, ..world.clone() }).allowed;
+        let nano = SignedDuration::from_nanos(1);
+        let mut probes: Vec<Timestamp> = (0..60)
+            .flat_map(|half| {
+                let probe = instant(0) + SignedDuration::from_millis(half * 500);
+                [probe - nano, probe, probe + nano]
+            })
+            .filter(|probe| *probe > world.now)
+            .collect();
+        probes.sort();
+        let turned = probes.into_iter().find(|probe| at(*probe) != decision.allowed);
+        prop_assert_eq!(decision.valid_until, turned);
+    }
+
+    /// S12: against brute force.
+    #[test]
+    fn uses_max_is_the_last_use_before_a_gap((permissions, prohibitions) in rules(), world in world()) {
+        let document = document(&permissions, &prohibitions);
+        let decision = decide(&document, &world);
+        let at = |uses: u64| decide(&document, &World { uses: Some(uses), ..world.clone() }).allowed;
+        let from = if decision.allowed { world.uses.unwrap_or(1) } else { 1 };
+        let denied = (from..20).find(|uses| !at(*uses));
+        match decision.uses_max {
+            Some(max) => prop_assert_eq!(Some(max + 1), denied),
+            // No limit: every further use has the answer of the first one.
+            None => prop_assert!(denied.is_none() || denied == Some(from)),
+        }
+    }
+
+    /// S13.
+    #[test]
+    fn a_decision_always_gives_its_reasons((permissions, prohibitions) in rules(), world in world()) {
+        prop_assert!(!decide(&document(&permissions, &prohibitions), &world).reasons.is_empty());
+    }
+
+    /// S18.
+    #[test]
+    fn parsing_is_total(text in "\\PC{0,40}", key in prop::sample::select(vec!["permission", "action", "@type", "target", "profile"])) {
+        for value in [json!(text), json!([text]), json!({text.as_str(): text}), json!({"@id": text}), json!(null), json!(1.5)] {
+            let document = PolicyDocument::from_value(json!({"permission": [{"action": "use"}], key: value})).unwrap();
+            let _ = parse(&document).map(|policy| terms_digest(&policy));
+        }
+    }
+}
