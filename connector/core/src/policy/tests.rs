@@ -705,3 +705,43 @@ fn a_policy_nested_deeper_than_the_limit_is_refused_and_does_not_overflow() {
     assert_eq!(refused(&deep).fault, Fault::Limit);
     assert!(serde_json::from_str::<PolicyDocument>(&nest(10_000)).is_err());
 }
+
+#[test]
+fn a_plan_names_the_phase_of_each_part_and_refuses_the_rest() {
+    let policy = parse(&document(json!({"permission": [{"action": "use", "assignee": ME, "constraint": [
+        {"or": [atom("dateTime", "lteq", json!("2030-01-01T00:00:00Z")), atom("count", "lteq", json!(3))]},
+        atom("purpose", "eq", json!("research"))
+    ]}]})))
+    .unwrap();
+    let plan = plan(&policy);
+    let phases = |path: &str| -> Vec<Phase> {
+        let step = plan.enforced.iter().find(|step| step.path == path).unwrap();
+        step.phases.iter().map(|enforcement| enforcement.phase).collect()
+    };
+    assert_eq!(phases("permission[0].assignee"), [Phase::Catalogue, Phase::Negotiation, Phase::TransferStart]);
+    assert!(phases("permission[0].constraint[0].or[0]").contains(&Phase::InStream));
+    assert_eq!(phases("permission[0].constraint[0].or[1]"), [Phase::TransferStart]);
+    assert_eq!(plan.refused.len(), 1);
+    let text = serde_json::to_value(&plan).unwrap();
+    assert_eq!(text["refused"][0]["path"], "permission[0].constraint[1].leftOperand");
+    assert_eq!(serde_json::from_value::<Plan>(text).unwrap(), plan);
+}
+
+#[test]
+fn a_policy_reads_as_plain_english() {
+    let policy = parse(&document(json!({
+        "permission": [{"action": "use", "assignee": "urn:c", "target": "urn:d", "constraint": [
+            {"or": [atom("dateTime", "lteq", json!("2030-01-01T00:00:00Z")), atom("count", "lteq", json!(3))]}],
+            "duty": [{"action": "delete"}]}],
+        "prohibition": [{"action": "sell"}]
+    })))
+    .unwrap();
+    assert_eq!(
+        explain(&policy),
+        [
+            "`urn:c` may use `urn:d`, on condition of: any of (2030-01-01T00:00:00Z or earlier; at most 3 uses). \
+             Before that: Whoever agrees must delete the data.",
+            "Whoever agrees must not sell the data."
+        ]
+    );
+}

@@ -1,0 +1,162 @@
+//! What this connector will do about each part of a policy, and when.
+
+use serde::{Deserialize, Serialize};
+
+use super::Problem;
+use super::enforce::unenforceable;
+use super::evaluate::wanted;
+use super::model::{Constraint, Policy, Rule, RuleKind, Test};
+
+/// When something is enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Whether the offer is shown to a participant at all.
+    Catalogue,
+    /// Whether it is agreed to.
+    Negotiation,
+    /// Whether a transfer may begin.
+    TransferStart,
+    /// While bytes flow: they stop within one buffer.
+    InStream,
+}
+
+/// What is done about one part of a policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// JSON path of the rule or constraint.
+    pub path: String,
+    /// What it asks for, in words.
+    pub term: String,
+    /// When it is enforced, and how.
+    pub phases: Vec<Enforcement>,
+}
+
+/// How something is enforced in one phase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enforcement {
+    /// When.
+    pub phase: Phase,
+    /// How, in a sentence.
+    pub how: String,
+}
+
+/// What this connector enforces of a policy, and what it must refuse.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What is enforced, part by part.
+    pub enforced: Vec<Step>,
+    /// What is not: where this is not empty, the policy is refused before an agreement.
+    pub refused: Vec<Problem>,
+}
+
+/// What this connector will do about a policy, phase by phase.
+#[must_use]
+pub fn plan(policy: &Policy) -> Plan {
+    let mut enforced = Vec::new();
+    for rule in policy.rules.iter().filter(|rule| matches!(rule.kind, RuleKind::Permission | RuleKind::Prohibition)) {
+        if let Some(assignee) = rule.assignee.as_ref().and_then(|assignee| assignee.as_one()) {
+            enforced.push(Step {
+                path: format!("{}.assignee", rule.path),
+                term: format!("the participant `{assignee}`"),
+                phases: identity(),
+            });
+        }
+        rule.constraints.iter().for_each(|constraint| steps(constraint, &mut enforced));
+    }
+    Plan { enforced, refused: unenforceable(policy) }
+}
+
+fn identity() -> Vec<Enforcement> {
+    let how = |phase, how: &str| Enforcement { phase, how: how.to_owned() };
+    vec![
+        how(Phase::Catalogue, "the offer is shown only where the verified participant may use it"),
+        how(Phase::Negotiation, "the verified participant is compared"),
+        how(Phase::TransferStart, "the access token opens only with the certificate of the participant"),
+    ]
+}
+
+fn steps(constraint: &Constraint, steps_so_far: &mut Vec<Step>) {
+    match constraint {
+        Constraint::Logical(logical) => logical.of.iter().for_each(|inner| steps(inner, steps_so_far)),
+        Constraint::Atomic(atomic) => {
+            let how = |phase, how: &str| Enforcement { phase, how: how.to_owned() };
+            let phases = match atomic.test {
+                Test::Time(..) => vec![
+                    how(Phase::Catalogue, "an offer that can no longer allow anything is not shown"),
+                    how(Phase::TransferStart, "the time is compared"),
+                    how(Phase::InStream, "the stream is cut at the instant at which the decision turns"),
+                ],
+                Test::Elapsed(..) => vec![
+                    how(Phase::TransferStart, "the time since the agreement is compared"),
+                    how(Phase::InStream, "the stream is cut at the instant at which the decision turns"),
+                ],
+                Test::Count(..) => {
+                    vec![how(Phase::TransferStart, "a use is taken from the agreement's durable counter")]
+                }
+                Test::Recipient(..) => identity(),
+                Test::Undecided => return,
+            };
+            steps_so_far.push(Step { path: atomic.path.clone(), term: wanted(atomic), phases });
+        }
+    }
+}
+
+/// A policy in plain English, one sentence for each rule.
+#[must_use]
+pub fn explain(policy: &Policy) -> Vec<String> {
+    let mut sentences: Vec<String> = policy.rules.iter().map(sentence).collect();
+    if policy.rules.iter().all(|rule| rule.kind != RuleKind::Permission) {
+        sentences.push("Nothing is permitted, so everything is denied.".to_owned());
+    }
+    sentences
+}
+
+fn sentence(rule: &Rule) -> String {
+    let who = rule.assignee.as_ref().map_or_else(|| "Whoever agrees".to_owned(), |who| format!("`{}`", who.id));
+    let modal = match rule.kind {
+        RuleKind::Permission => "may",
+        RuleKind::Prohibition => "must not",
+        RuleKind::Obligation | RuleKind::Duty | RuleKind::Remedy | RuleKind::Consequence => "must",
+    };
+    let what = rule.target.as_ref().map_or_else(|| "the data".to_owned(), |what| format!("`{}`", what.id));
+    let mut sentence = format!("{who} {modal} {} {what}", rule.action);
+    if !rule.action_refinements.is_empty() {
+        sentence.push_str(&format!(" (so far as: {})", all(&rule.action_refinements)));
+    }
+    match rule.constraints.as_slice() {
+        [] if rule.kind == RuleKind::Permission => sentence.push_str(" without conditions"),
+        [] => {}
+        constraints => sentence.push_str(&format!(", on condition of: {}", all(constraints))),
+    }
+    sentence.push('.');
+    for duty in &rule.duties {
+        let when = match duty.kind {
+            RuleKind::Remedy => "After an infringement",
+            RuleKind::Consequence => "If that is not done",
+            RuleKind::Permission | RuleKind::Prohibition | RuleKind::Obligation | RuleKind::Duty => "Before that",
+        };
+        sentence.push_str(&format!(" {when}: {}", self::sentence(duty)));
+    }
+    sentence
+}
+
+fn all(constraints: &[Constraint]) -> String {
+    constraints.iter().map(words).collect::<Vec<_>>().join(", and ")
+}
+
+fn words(constraint: &Constraint) -> String {
+    match constraint {
+        Constraint::Atomic(atomic) => wanted(atomic),
+        Constraint::Logical(logical) => {
+            let of: Vec<String> = logical.of.iter().map(words).collect();
+            let (open, between) = match logical.operand {
+                super::model::LogicalOperand::And => ("all of", "; "),
+                super::model::LogicalOperand::Or => ("any of", "; "),
+                super::model::LogicalOperand::Xone => ("exactly one of", "; "),
+                super::model::LogicalOperand::AndSequence => ("one after the other", "; then "),
+            };
+            format!("{open} ({})", of.join(between))
+        }
+    }
+}
