@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{DatasetId, OfferId, ParticipantId};
 use crate::negotiation::{Offer, OfferKind};
-use crate::refusal::Refusal;
+use crate::policy;
+use crate::refusal::{Fault, Refusal};
 
 /// An offer that the provider put up: a usage policy for a dataset, and who may see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,8 +39,37 @@ pub enum Audience {
 /// [`Refusal`] when the audience excludes the peer, the policy's assignee is somebody else, or
 /// the policy can no longer allow anything to this peer at any time from now on.
 pub fn visible(offer: &PublishedOffer, peer: &ParticipantId, now: Timestamp) -> Result<(), Refusal> {
-    let _ = (offer, peer, now);
+    let hidden = |code: &str, message: String| {
+        Err(Refusal::new(Fault::NotFound, code, message).by("Kontor, which offers a peer may see"))
+    };
+    match &offer.audience {
+        Audience::Everyone => {}
+        Audience::Only(participants) if participants.contains(peer) => {}
+        Audience::Only(_) => {
+            return hidden("catalog.audience", format!("offer `{}` is not published to `{peer}`", offer.id));
+        }
+    }
+    if let Some(assignee) = offer.policy.assignee()
+        && assignee != peer.as_str()
+    {
+        return hidden("catalog.assignee", format!("offer `{}` is for `{assignee}` alone", offer.id));
+    }
+    if !could_allow(offer, peer, now) {
+        return hidden("catalog.over", format!("offer `{}` can no longer allow anything to `{peer}`", offer.id));
+    }
     Ok(())
+}
+
+/// Whether the policy may allow the peer something, now or later. What does not parse or cannot
+/// be enforced here allows nothing.
+fn could_allow(offer: &PublishedOffer, peer: &ParticipantId, now: Timestamp) -> bool {
+    let Ok(policy) = policy::enforceable(&offer.policy) else { return false };
+    let request = policy::Request {
+        action: "use".to_owned(),
+        assignee: peer.clone(),
+        target: offer.policy.target().map(|_| offer.dataset.as_str().to_owned()),
+    };
+    policy::could_allow(&policy, &request, now)
 }
 
 /// How the offer in a request relates to what is published to the peer: `offers` are all offers
@@ -55,6 +85,30 @@ pub fn relate(
     peer: &ParticipantId,
     now: Timestamp,
 ) -> Result<OfferKind, Refusal> {
-    let _ = (offers, requested, peer, now);
-    Ok(OfferKind::Published)
+    let mut of_dataset = offers.iter().filter(|offer| visible(offer, peer, now).is_ok());
+    // One sentence for "unknown" and for "not for you": a peer learns nothing by asking.
+    let Some(published) = of_dataset.find(|offer| offer.id == requested.id) else {
+        return Err(Refusal::new(
+            Fault::NotFound,
+            "catalog.no-offer",
+            format!("there is no offer `{}` for this participant", requested.id),
+        )
+        .at("offer.@id")
+        .cure("an offer of the catalogue that this participant is shown"));
+    };
+    if requested.target != published.dataset {
+        return Err(Refusal::new(
+            Fault::Altered,
+            "catalog.target",
+            format!("offer `{}` is not about `{}`", requested.id, requested.target),
+        )
+        .at("offer.target")
+        .by("DSP 2025-1, Contract Negotiation Protocol, Contract Request Message")
+        .cure(format!("`{}`", published.dataset)));
+    }
+    policy::enforceable(&requested.policy)?;
+    Ok(match policy::same_terms(&published.policy, &requested.policy) {
+        Ok(()) => OfferKind::Published,
+        Err(_) => OfferKind::Counter,
+    })
 }
