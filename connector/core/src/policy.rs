@@ -4,6 +4,8 @@
 //! know. [`enforceable`] says what this connector cannot hold to. [`evaluate`] decides. Unknown
 //! never means true. The numbered rules are in `SEMANTICS.md`.
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "what is not listed is not implied")]
+mod compare;
 mod enforce;
 mod evaluate;
 mod literal;
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::ParticipantId;
 
+pub use compare::{Relation, compare};
 pub use enforce::{ACTIONS_ENFORCED, OPERANDS_ENFORCED, PROFILES_KNOWN, enforceable, refusal, unenforceable};
 pub use evaluate::{REASONS_MAX, could_allow, evaluate, first_allowed};
 pub use literal::{DURATION_YEARS_MAX, Duration};

@@ -70,6 +70,19 @@ pub struct Duration {
 pub const DURATION_YEARS_MAX: i64 = 9_999;
 
 impl Duration {
+    /// Which one ends first, where that is so from every start: a month and thirty days have no
+    /// order.
+    #[must_use]
+    pub fn order(self, other: Self) -> Option<std::cmp::Ordering> {
+        let months = self.months.cmp(&other.months);
+        let rest = (self.seconds, self.nanos).cmp(&(other.seconds, other.nanos));
+        match (months.is_eq(), rest.is_eq()) {
+            (true, _) => Some(rest),
+            (_, true) => Some(months),
+            _ => (months == rest).then_some(months),
+        }
+    }
+
     /// The instant that comes this long after another, by the calendar in UTC: a month after
     /// 31 January is the last day of February. `None` where the calendar ends.
     #[must_use]

@@ -257,6 +257,11 @@ fn normal_constraint(constraint: &Constraint) -> String {
     }
 }
 
+/// Whether a logical constraint and another condition are the same.
+pub(super) fn same_condition(one: &Logical, other: &Constraint) -> bool {
+    normal_logical(one) == normal_constraint(other)
+}
+
 fn normal_logical(logical: &Logical) -> String {
     let mut of = Vec::new();
     match logical.operand {

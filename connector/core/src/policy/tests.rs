@@ -745,3 +745,33 @@ fn a_policy_reads_as_plain_english() {
         ]
     );
 }
+
+#[test]
+fn a_request_is_compared_with_its_offer() {
+    let until = |day: u8| atom("dateTime", "lteq", json!(format!("2030-01-{day:02}T00:00:00Z")));
+    let uses = |n: u64| atom("count", "lteq", json!(n));
+    let may = |constraints: Value| json!({"permission": [{"action": "use", "constraint": constraints}]});
+    let conflict = |path: &str| Relation::Conflict(path.to_owned());
+    let wider = |path: &str| Relation::Wider(path.to_owned());
+    let span = |text: &str| atom("elapsedTime", "lteq", json!(text));
+    for (offered, requested, relation) in [
+        (may(json!([until(10)])), may(json!([until(10)])), Relation::Equal),
+        (may(json!([until(10)])), may(json!([until(9)])), Relation::Narrower),
+        (may(json!([until(10)])), may(json!([until(10), uses(3)])), Relation::Narrower),
+        (may(json!([until(10)])), may(json!([until(11)])), wider("permission[0].constraint[0]")),
+        (may(json!([until(10)])), may(json!([])), wider("permission[0]")),
+        (may(json!([until(10), uses(3)])), may(json!([until(9), uses(4)])), conflict("permission[0].constraint[1]")),
+        (may(json!([{"or": [until(10), uses(3)]}])), may(json!([uses(2)])), Relation::Narrower),
+        (may(json!([span("P1M")])), may(json!([span("P30D")])), conflict("permission[0].constraint[0]")),
+        (may(json!([span("P1M1D")])), may(json!([span("P1M")])), Relation::Narrower),
+        (may(json!([until(10)])), may(json!([atom("purpose", "eq", json!("x"))])), Relation::Unknown),
+        (
+            json!({"permission": [{"action": "use"}], "prohibition": [{"action": "use", "constraint": [uses(1)]}]}),
+            json!({"permission": [{"action": "use"}]}),
+            wider("prohibition"),
+        ),
+    ] {
+        let (a, b) = (parse(&document(offered.clone())).unwrap(), parse(&document(requested.clone())).unwrap());
+        assert_eq!(compare(&a, &b), relation, "{offered} then {requested}");
+    }
+}
