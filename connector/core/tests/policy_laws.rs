@@ -4,7 +4,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use kontor_core::id::ParticipantId;
-use kontor_core::policy::{Decision, Request, World, evaluate, parse, same_terms, terms_digest};
+use kontor_core::policy::{Decision, Relation, Request, World, compare, evaluate, parse, same_terms, terms_digest};
 use kontor_vocab::odrl::PolicyDocument;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -204,6 +204,24 @@ proptest! {
         for value in [json!(text), json!([text]), json!({text.as_str(): text}), json!({"@id": text}), json!(null), json!(1.5)] {
             let document = PolicyDocument::from_value(json!({"permission": [{"action": "use"}], key: value})).unwrap();
             let _ = parse(&document).map(|policy| terms_digest(&policy));
+        }
+    }
+
+    /// S19.
+    #[test]
+    fn what_is_compared_as_narrower_allows_nothing_more((permissions, prohibitions) in rules(), more in rule(), world in world()) {
+        let offered = document(&permissions, &prohibitions);
+        let mut fewer = permissions.clone();
+        fewer.truncate(1);
+        fewer[0]["constraint"].as_array_mut().unwrap().extend(more["constraint"].as_array().unwrap().clone());
+        for requested in [document(&fewer, &prohibitions), document(std::slice::from_ref(&more), &prohibitions), document(&permissions, &[more])] {
+            let relation = compare(&parse(&offered).unwrap(), &parse(&requested).unwrap());
+            if matches!(relation, Relation::Equal | Relation::Narrower) {
+                prop_assert!(!decide(&requested, &world).allowed || decide(&offered, &world).allowed);
+            }
+            if matches!(relation, Relation::Equal | Relation::Wider(_)) {
+                prop_assert!(!decide(&offered, &world).allowed || decide(&requested, &world).allowed);
+            }
         }
     }
 }
