@@ -17,6 +17,7 @@ pub mod identity;
 pub mod pki;
 pub mod problem;
 pub mod serve;
+mod stream;
 pub mod tls;
 pub mod token;
 pub mod trace;
