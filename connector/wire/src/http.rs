@@ -1,6 +1,11 @@
 //! Ordinary HTTP: back ends, documents, the command line. Never a peer: those go through [`crate::client`].
 
+use std::sync::OnceLock;
 use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Client, ClientBuilder};
 
 use crate::egress::EgressFilter;
 
@@ -25,13 +30,13 @@ impl Default for HttpLimits {
     }
 }
 
-/// A client for hosts that our own operator named. Redirects are not followed.
+/// A client for hosts that our own operator named. Redirects are not followed, and no proxy is read from the
+/// environment.
 ///
 /// # Errors
 /// When the TLS library cannot be set up.
-pub fn client(limits: &HttpLimits) -> Result<reqwest::Client, reqwest::Error> {
-    let _ = limits;
-    todo!()
+pub fn client(limits: &HttpLimits) -> Result<Client, reqwest::Error> {
+    builder(limits).build()
 }
 
 /// A client for hosts that somebody else named: resolves through the filter. Literal addresses are not resolved, so
@@ -39,7 +44,44 @@ pub fn client(limits: &HttpLimits) -> Result<reqwest::Client, reqwest::Error> {
 ///
 /// # Errors
 /// When the TLS library cannot be set up.
-pub fn filtered_client(limits: &HttpLimits, egress: &EgressFilter) -> Result<reqwest::Client, reqwest::Error> {
-    let _ = (limits, egress);
-    todo!()
+pub fn filtered_client(limits: &HttpLimits, egress: &EgressFilter) -> Result<Client, reqwest::Error> {
+    builder(limits).dns_resolver(Filtered(egress.clone())).build()
+}
+
+fn builder(limits: &HttpLimits) -> ClientBuilder {
+    let mut builder = Client::builder()
+        .connect_timeout(limits.connect_timeout)
+        .read_timeout(limits.read_timeout)
+        .redirect(Policy::none())
+        .no_proxy()
+        .tcp_nodelay(true)
+        .tls_certs_merge(public_authorities().iter().cloned());
+    if let Some(timeout) = limits.request_timeout {
+        builder = builder.timeout(timeout);
+    }
+    builder
+}
+
+/// The system's public authorities. OpenSSL built from source does not know where the system keeps them.
+fn public_authorities() -> &'static [Certificate] {
+    static AUTHORITIES: OnceLock<Vec<Certificate>> = OnceLock::new();
+    AUTHORITIES.get_or_init(|| {
+        let file = openssl_probe::probe().cert_file;
+        let pem = file.and_then(|path| std::fs::read(path).ok()).unwrap_or_default();
+        Certificate::from_pem_bundle(&pem).unwrap_or_default()
+    })
+}
+
+struct Filtered(EgressFilter);
+
+impl Resolve for Filtered {
+    fn resolve(&self, name: Name) -> Resolving {
+        let egress = self.0.clone();
+        Box::pin(async move {
+            // The port is reqwest's business; it overwrites a zero.
+            let addresses = egress.resolve(name.as_str(), 0).await?;
+            let addresses: Addrs = Box::new(addresses.into_iter());
+            Ok(addresses)
+        })
+    }
 }
