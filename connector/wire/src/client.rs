@@ -1,15 +1,29 @@
 //! The client that reaches peers: identity checked before the first byte of a request leaves.
 
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ::http::{Request, Response};
+use ::http::{HeaderValue, Request, Response, Uri, header};
 use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
 use kontor_core::id::ParticipantId;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_openssl::SslStream;
+use url::Url;
 
 use crate::egress::{EgressError, EgressFilter};
-use crate::identity::TrustError;
+use crate::identity::{TrustError, take};
+use crate::serve::reason_of;
+use crate::stream::{Activity, Gather, Wire, alert_in};
 use crate::tls::TlsIdentity;
+use crate::trace::{TRACEPARENT, TraceContext};
 
 /// Limits of the peer client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +42,9 @@ pub struct ClientLimits {
     pub idle_connections_max: usize,
     /// How long an idle connection is kept; shorter than the server's own.
     pub idle_timeout: Duration,
+    /// Whether a request is sent once more when a kept connection turns out to be closed before a byte of the response
+    /// came. Right for messages that carry an id, and for reading; a request that never left is always sent again.
+    pub repeat_on_stale: bool,
 }
 
 impl Default for ClientLimits {
@@ -40,6 +57,7 @@ impl Default for ClientLimits {
             header_bytes_max: 32 * 1024,
             idle_connections_max: 16,
             idle_timeout: Duration::from_secs(30),
+            repeat_on_stale: true,
         }
     }
 }
@@ -91,49 +109,360 @@ pub enum PeerError {
 }
 
 impl PeerError {
-    /// Whether the same request may succeed later without anyone changing a setting.
+    /// Whether the same request may succeed later without anyone changing a setting here.
+    ///
+    /// Trust may: certificates are renewed at the other end, and a refusal must not end a negotiation for good before
+    /// an operator could mend it. An address that is refused, or a response that is too long, stays so.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        todo!()
+        match self {
+            Self::Connect { .. } | Self::Timeout { .. } | Self::Protocol { .. } | Self::Trust(_) => true,
+            Self::Egress(EgressError::Resolve { .. }) => true,
+            Self::Egress(EgressError::Url { .. } | EgressError::Address { .. }) | Self::TooLarge { .. } => false,
+        }
     }
 }
 
-/// Reaches peers, keeps connections.
+/// Bytes that hyper reads at once; what a body arrives in.
+const BUFFER_BYTES: usize = 256 * 1024;
+/// Header fields of a response.
+const HEADERS_MAX: usize = 64;
+
+/// Reaches peers, keeps connections. Clones share them. Redirects are never followed, and no compressed body is asked
+/// for.
 #[derive(Clone)]
-pub struct PeerClient {}
+pub struct PeerClient {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    how: How,
+    egress: EgressFilter,
+    limits: ClientLimits,
+    idle: Mutex<HashMap<Key, Vec<Idle>>>,
+}
+
+enum How {
+    MutualTls(TlsIdentity),
+    Insecure(HeaderValue),
+}
+
+/// Connections are kept apart by peer: another participant at the same address would have another identity.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    peer: ParticipantId,
+    host: String,
+    port: u16,
+}
+
+impl Key {
+    fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    activity: Activity,
+    generation: u64,
+}
+
+impl std::fmt::Debug for PeerClient {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("PeerClient").field("limits", &self.inner.limits).finish_non_exhaustive()
+    }
+}
 
 impl PeerClient {
     /// A client over mutual TLS.
     #[must_use]
     pub fn mutual_tls(identity: TlsIdentity, egress: EgressFilter, limits: ClientLimits) -> Self {
-        let _ = (identity, egress, limits);
-        todo!()
+        Self::new(How::MutualTls(identity), egress, limits)
     }
 
     /// A client over plain HTTP that says who it is in a header, for the profile whose name says `insecure`. It dials
-    /// loopback only.
+    /// loopback only, whatever the filter allowed.
     #[must_use]
     pub fn insecure(own: ParticipantId, egress: EgressFilter, limits: ClientLimits) -> Self {
-        let _ = (own, egress, limits);
-        todo!()
+        let claim = serde_json::json!({ "clientId": own.as_str() }).to_string();
+        // A participant has no control characters, so its JSON is a header value; should it ever not be, the peer
+        // answers 401.
+        let claim = HeaderValue::from_str(&claim).unwrap_or_else(|_| HeaderValue::from_static("{}"));
+        Self::new(How::Insecure(claim), egress.into_insecure(), limits)
     }
 
-    /// Sends a request and reads the whole response.
+    fn new(how: How, egress: EgressFilter, limits: ClientLimits) -> Self {
+        Self { inner: Arc::new(Inner { how, egress, limits, idle: Mutex::default() }) }
+    }
+
+    /// Sends a request to a full URL and reads the whole response.
     ///
     /// # Errors
     /// [`PeerError`].
+    ///
+    /// # Cancellation
+    /// Dropping the future closes the connection; the peer may or may not have taken the request.
     pub async fn send(&self, peer: &ParticipantId, request: Request<Bytes>) -> Result<Response<Bytes>, PeerError> {
-        let _ = (peer, request);
-        todo!()
+        let limits = &self.inner.limits;
+        let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+        let limit = limits.response_bytes_max;
+        let whole = async {
+            let (head, body) = self.open(peer, request).await?.into_parts();
+            match Limited::new(body, limit).collect().await {
+                Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
+                Err(error) if error.is::<LengthLimitError>() => {
+                    Err(PeerError::TooLarge { authority: authority.clone(), limit })
+                }
+                Err(error) => Err(PeerError::Protocol {
+                    authority: authority.clone(),
+                    reason: format!("the body of its response does not end: {error}"),
+                }),
+            }
+        };
+        timeout(limits.request_timeout, whole).await.unwrap_or_else(|_| {
+            Err(PeerError::Timeout { authority: authority.clone(), what: "answer", after: limits.request_timeout })
+        })
     }
 
-    /// Sends a request and returns as soon as the response's head is there. The body is the caller's: a body that is
-    /// dropped closes its connection, one that is read to its end gives the connection back.
+    /// Sends a request to a full URL and returns as soon as the response's head is there. The body is the caller's: a
+    /// body that is dropped closes its connection, one that is read to its end gives the connection back. A body that
+    /// was cut ends with an error, never as if it were whole.
     ///
     /// # Errors
     /// [`PeerError`].
+    ///
+    /// # Cancellation
+    /// Dropping the future closes the connection; the peer may or may not have taken the request.
     pub async fn open(&self, peer: &ParticipantId, request: Request<Bytes>) -> Result<Response<Incoming>, PeerError> {
-        let _ = (peer, request);
-        todo!()
+        let (key, request) = self.inner.prepare(peer, request)?;
+        if let Some(kept) = self.inner.checkout(&key) {
+            match self.exchange(kept, &key, request.clone()).await {
+                Err(Failure { stale: true, .. }) => {
+                    tracing::debug!(peer = %peer, "kept connection was closed, dialling anew");
+                }
+                Err(failure) => return Err(failure.error),
+                Ok(response) => return Ok(response),
+            }
+        }
+        let limits = &self.inner.limits;
+        let fresh = timeout(limits.connect_timeout, self.inner.connect(&key)).await.unwrap_or_else(|_| {
+            Err(PeerError::Timeout { authority: key.authority(), what: "connect", after: limits.connect_timeout })
+        })?;
+        self.exchange(fresh, &key, request).await.map_err(|failure| failure.error)
     }
+
+    async fn exchange(
+        &self,
+        mut connection: Connection,
+        key: &Key,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let limits = &self.inner.limits;
+        let sent = timeout(limits.header_timeout, connection.sender.try_send_request(request)).await;
+        match sent {
+            Ok(Ok(response)) => {
+                self.give_back(connection, key.clone());
+                Ok(response)
+            }
+            Ok(Err(mut failed)) => {
+                let unsent = failed.take_message().is_some();
+                let error = failed.into_error();
+                let closed = error.is_closed() || error.is_canceled() || error.is_incomplete_message() || is_io(&error);
+                let alert = connection.activity.lock().alert.take();
+                let stale = alert.is_none() && (unsent || (closed && limits.repeat_on_stale));
+                let error = match alert {
+                    Some(alert) => PeerError::Trust(TrustError::RefusedByPeer { alert }),
+                    None if closed => PeerError::Connect { authority: key.authority(), reason: in_full(&error) },
+                    None => PeerError::Protocol { authority: key.authority(), reason: in_full(&error) },
+                };
+                Err(Failure { error, stale })
+            }
+            Err(_) => {
+                let error =
+                    PeerError::Timeout { authority: key.authority(), what: "answer", after: limits.header_timeout };
+                Err(Failure { error, stale: false })
+            }
+        }
+    }
+
+    /// Keeps the connection once the response was read to its end; if it is dropped before, hyper closes it.
+    fn give_back(&self, mut connection: Connection, key: Key) {
+        let inner = Arc::downgrade(&self.inner);
+        let idle_timeout = self.inner.limits.idle_timeout;
+        tokio::spawn(async move {
+            if connection.sender.ready().await.is_err() {
+                return;
+            }
+            let since = Instant::now();
+            if let Some(inner) = inner.upgrade() {
+                inner.keep(key, Idle { connection, since });
+            }
+            tokio::time::sleep(idle_timeout).await;
+            if let Some(inner) = inner.upgrade() {
+                inner.prune();
+            }
+        });
+    }
+}
+
+/// A failed exchange, and whether a kept connection was merely closed meanwhile.
+struct Failure {
+    error: PeerError,
+    stale: bool,
+}
+
+impl Inner {
+    /// Checks the address and makes the request one for this connection: origin form, `Host`, trace, identity.
+    fn prepare(&self, peer: &ParticipantId, request: Request<Bytes>) -> Result<(Key, Request<Full<Bytes>>), PeerError> {
+        let malformed = |reason: String| EgressError::Url { url: request.uri().to_string(), reason };
+        let url = Url::parse(&request.uri().to_string()).map_err(|error| malformed(error.to_string()))?;
+        self.egress.check_url(&url)?;
+        let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
+            return Err(malformed("it names no host and port".to_owned()).into());
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_owned();
+        let authority = match url.port() {
+            Some(port) => format!("{}:{port}", url.host_str().unwrap_or_default()),
+            None => url.host_str().unwrap_or_default().to_owned(),
+        };
+        let host_header = HeaderValue::from_str(&authority).map_err(|error| malformed(error.to_string()))?;
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        let target = target.parse::<Uri>().map_err(|error| malformed(error.to_string()))?;
+        let (mut head, body) = request.into_parts();
+        head.uri = target;
+        head.headers.insert(header::HOST, host_header);
+        if let How::Insecure(claim) = &self.how {
+            head.headers.insert(header::AUTHORIZATION, claim.clone());
+        }
+        if let Some(trace) = TraceContext::current().filter(|_| !head.headers.contains_key(TRACEPARENT))
+            && let Ok(value) = HeaderValue::from_str(&trace.child().to_header())
+        {
+            head.headers.insert(TRACEPARENT, value);
+        }
+        Ok((Key { peer: peer.clone(), host, port }, Request::from_parts(head, Full::new(body))))
+    }
+
+    fn idle(&self) -> MutexGuard<'_, HashMap<Key, Vec<Idle>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn generation(&self) -> u64 {
+        match &self.how {
+            How::MutualTls(identity) => identity.generation_now(),
+            How::Insecure(_) => 0,
+        }
+    }
+
+    /// A connection made with an older identity is not used again.
+    fn is_usable(&self, idle: &Idle) -> bool {
+        idle.connection.sender.is_ready()
+            && idle.connection.generation == self.generation()
+            && idle.since.elapsed() < self.limits.idle_timeout
+    }
+
+    fn checkout(&self, key: &Key) -> Option<Connection> {
+        let mut idle = self.idle();
+        let kept = idle.get_mut(key)?;
+        // The youngest first: the old ones then grow too old and are closed.
+        while let Some(candidate) = kept.pop() {
+            if self.is_usable(&candidate) {
+                return Some(candidate.connection);
+            }
+        }
+        idle.remove(key);
+        None
+    }
+
+    fn keep(&self, key: Key, connection: Idle) {
+        if !self.is_usable(&connection) {
+            return;
+        }
+        let mut idle = self.idle();
+        let kept = idle.entry(key).or_default();
+        if kept.len() < self.limits.idle_connections_max {
+            kept.push(connection);
+        }
+    }
+
+    fn prune(&self) {
+        self.idle().retain(|_, kept| {
+            kept.retain(|connection| self.is_usable(connection));
+            !kept.is_empty()
+        });
+    }
+
+    async fn connect(&self, key: &Key) -> Result<Connection, PeerError> {
+        let addresses = self.egress.resolve(&key.host, key.port).await?;
+        let failed = |reason: String| PeerError::Connect { authority: key.authority(), reason };
+        let tcp = TcpStream::connect(addresses.as_slice()).await.map_err(|error| failed(error.to_string()))?;
+        let _ = tcp.set_nodelay(true);
+        let activity = Activity::default();
+        let gather = Gather::new(tcp, activity.clone());
+        let generation = self.generation();
+        let wire = match &self.how {
+            How::Insecure(_) => Wire::plain(gather, activity.clone()),
+            How::MutualTls(identity) => Wire::tls(handshake(identity, key, gather).await?, activity.clone()),
+        };
+        let (sender, connection) = http1::Builder::new()
+            .max_headers(HEADERS_MAX)
+            .max_header_size(self.limits.header_bytes_max)
+            .max_buf_size(self.limits.header_bytes_max.max(BUFFER_BYTES))
+            .writev(true)
+            .handshake::<_, Full<Bytes>>(TokioIo::new(wire))
+            .await
+            .map_err(|error| failed(in_full(&error)))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection to a peer ended early");
+            }
+        });
+        Ok(Connection { sender, activity, generation })
+    }
+}
+
+/// The client's side of a handshake: chain, validity, usage, host name and participant are checked in OpenSSL's verify
+/// callback, so no byte of a request leaves before they hold.
+async fn handshake(
+    identity: &TlsIdentity,
+    key: &Key,
+    gather: Gather,
+) -> Result<Box<SslStream<Gather>>, PeerError> {
+    let (ssl, verdict) = identity.connect(&key.peer, &key.host)?;
+    let stream = SslStream::new(ssl, gather).map_err(|error| TrustError::OpenSsl(error.to_string()))?;
+    let mut stream = Box::new(stream);
+    match Pin::new(stream.as_mut()).connect().await {
+        Ok(()) => Ok(stream),
+        Err(error) => Err(match (take(&verdict), alert_in(&error), reason_of(&error)) {
+            (Some(reason), _, _) => reason.into(),
+            (None, Some(alert), _) => TrustError::RefusedByPeer { alert }.into(),
+            (None, None, Some(reason)) => TrustError::Handshake(reason).into(),
+            (None, None, None) => {
+                let reason = match error.into_io_error() {
+                    Ok(error) => format!("it closed during the TLS handshake: {error}"),
+                    Err(error) => format!("it closed during the TLS handshake: {error}"),
+                };
+                PeerError::Connect { authority: key.authority(), reason }
+            }
+        }),
+    }
+}
+
+fn is_io(error: &hyper::Error) -> bool {
+    error.source().is_some_and(|source| source.is::<std::io::Error>())
+}
+
+/// An error with its causes: hyper's own words alone say little.
+fn in_full(error: &hyper::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

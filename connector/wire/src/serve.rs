@@ -1,13 +1,38 @@
 //! The accept loop: limits on connections, headers and time, mutual TLS, graceful shutdown.
 
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ::http::{Request, Response, StatusCode, header};
 use axum::Router;
-use tokio::net::TcpListener;
+use axum::body::Body;
+use axum::response::IntoResponse as _;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use kontor_core::id::ParticipantId;
+use kontor_core::peer::{Binding, VerifiedPeer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tokio_openssl::SslStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
 
+use crate::identity::{TrustError, take, verified_peer};
+use crate::problem::Problem;
+use crate::stream::{Activity, Gather, Wire, alert_in};
 use crate::tls::TlsIdentity;
 
 /// Limits of a listener. Every one has a default that a small machine can bear.
@@ -65,8 +90,7 @@ pub async fn serve_mutual_tls(
     limits: ServeLimits,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let _ = (listener, identity, router, limits, shutdown);
-    todo!()
+    accept_all(listener, Mode::MutualTls(identity), router, limits, shutdown).await
 }
 
 /// Serves a router without TLS, for management and browsers. The caller guarantees loopback.
@@ -79,8 +103,7 @@ pub async fn serve_plain(
     limits: ServeLimits,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let _ = (listener, router, limits, shutdown);
-    todo!()
+    accept_all(listener, Mode::Plain, router, limits, shutdown).await
 }
 
 /// Serves a router without TLS and believes the header `Authorization: {"clientId":"X"}`. For the profile whose name
@@ -94,6 +117,408 @@ pub async fn serve_insecure_headers(
     limits: ServeLimits,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let _ = (listener, router, limits, shutdown);
-    todo!()
+    let address = listener.local_addr()?;
+    if !address.ip().is_loopback() {
+        let message = format!("an insecure profile listens on loopback only, not on `{address}`; `127.0.0.1` would have passed");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    accept_all(listener, Mode::InsecureHeader, router, limits, shutdown).await
+}
+
+/// Smallest buffer that hyper takes.
+const BUFFER_BYTES_MIN: usize = 8192;
+/// Bytes that hyper reads and buffers at once; heads have their own, smaller limit.
+const BUFFER_BYTES: usize = 128 * 1024;
+/// After a refused handshake: how long, and how much, we read on, so that the alert reaches the peer. Closing at once
+/// would answer its request with a reset, and the reset overtakes the alert.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 64 * 1024;
+/// Pause after an accept that failed, since most failures are a lack of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+#[derive(Clone)]
+enum Mode {
+    MutualTls(TlsIdentity),
+    InsecureHeader,
+    Plain,
+}
+
+/// What all connections of a listener share.
+struct Shared {
+    mode: Mode,
+    router: Router,
+    limits: ServeLimits,
+    shutdown: CancellationToken,
+    kill: CancellationToken,
+}
+
+async fn accept_all(
+    listener: TcpListener,
+    mode: Mode,
+    router: Router,
+    limits: ServeLimits,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let drain_timeout = limits.drain_timeout;
+    let slots = Arc::new(Semaphore::new(limits.connections_max.clamp(1, Semaphore::MAX_PERMITS)));
+    let kill = CancellationToken::new();
+    let shared = Arc::new(Shared { mode, router, limits, shutdown: shutdown.clone(), kill: kill.clone() });
+    let tracker = TaskTracker::new();
+    // A task that drops this future must not leave connections behind.
+    let _guard = kill.clone().drop_guard();
+    loop {
+        let next = async {
+            let slot = Arc::clone(&slots).acquire_owned().await.map_err(io::Error::other)?;
+            let (tcp, remote) = listener.accept().await?;
+            Ok::<_, io::Error>((slot, tcp, remote))
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            next = next => match next {
+                Ok((slot, tcp, remote)) => {
+                    tracker.spawn(connection(Arc::clone(&shared), slot, tcp, remote));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "connection not accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    tracker.close();
+    if timeout(drain_timeout, tracker.wait()).await.is_err() {
+        tracing::warn!(connections = tracker.len(), after = ?drain_timeout, "connections cut that were busy at shutdown");
+        kill.cancel();
+        tracker.wait().await;
+    }
+    Ok(())
+}
+
+async fn connection(shared: Arc<Shared>, slot: OwnedSemaphorePermit, tcp: TcpStream, remote: SocketAddr) {
+    let _slot = slot;
+    let _ = tcp.set_nodelay(true);
+    let activity = Activity::default();
+    let gather = Gather::new(tcp, activity.clone());
+    let (wire, peer, generation) = match &shared.mode {
+        Mode::Plain | Mode::InsecureHeader => (Wire::plain(gather, activity.clone()), None, None),
+        Mode::MutualTls(identity) => {
+            let generation = identity.generation();
+            let handshake = timeout(shared.limits.handshake_timeout, handshake(identity, gather));
+            let done = tokio::select! {
+                () = shared.shutdown.cancelled() => return,
+                done = handshake => done,
+            };
+            match done {
+                Ok(Some((stream, peer))) => (Wire::tls(stream, activity.clone()), Some(peer), Some(generation)),
+                Ok(None) => return,
+                Err(_) => {
+                    tracing::warn!(remote = %remote, after = ?shared.limits.handshake_timeout, "TLS handshake too slow");
+                    return;
+                }
+            }
+        }
+    };
+    exchange(&shared, wire, peer, generation, remote, activity).await;
+}
+
+/// The server's side of a handshake. A refusal is logged here, once, with its reason.
+async fn handshake(identity: &TlsIdentity, gather: Gather) -> Option<(Box<SslStream<Gather>>, VerifiedPeer)> {
+    let remote = gather.get_ref().peer_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string());
+    let started = identity.accept().and_then(|(ssl, verdict)| {
+        let stream = SslStream::new(ssl, gather).map_err(|error| TrustError::OpenSsl(error.to_string()))?;
+        Ok((Box::new(stream), verdict))
+    });
+    let (mut stream, verdict) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            tracing::error!(%remote, %error, "TLS handshake impossible");
+            return None;
+        }
+    };
+    let refusal = match Pin::new(stream.as_mut()).accept().await {
+        Ok(()) => match verified_peer(stream.ssl()) {
+            Ok(peer) => return Some((stream, peer)),
+            Err(error) => error,
+        },
+        Err(error) => take(&verdict).unwrap_or_else(|| match reason_of(&error) {
+            Some(reason) if reason.contains("peer did not return a certificate") => TrustError::NoPeerCertificate,
+            reason => TrustError::Handshake(
+                alert_in(&error)
+                    .map(|alert| format!("the peer ended it ({alert})"))
+                    .or(reason)
+                    .unwrap_or_else(|| error.to_string()),
+            ),
+        }),
+    };
+    tracing::warn!(%remote, error = %refusal, "TLS handshake refused");
+    let _ = timeout(LINGER, linger(stream.get_mut())).await;
+    None
+}
+
+async fn linger(gather: &mut Gather) {
+    if gather.shutdown().await.is_err() {
+        return;
+    }
+    let mut waste = [0; 4096];
+    let mut left = LINGER_BYTES;
+    while let Ok(count) = gather.read(&mut waste).await {
+        left = left.saturating_sub(count);
+        if count == 0 || left == 0 {
+            return;
+        }
+    }
+}
+
+pub(crate) fn reason_of(error: &openssl::ssl::Error) -> Option<String> {
+    let entry = error.ssl_error()?.errors().first()?;
+    Some(entry.reason().unwrap_or("unknown reason").to_owned())
+}
+
+/// Why a connection ends although hyper did not end it.
+enum End {
+    Hyper(Result<(), hyper::Error>),
+    Slow(&'static str),
+    Killed,
+}
+
+async fn exchange(
+    shared: &Shared,
+    wire: Wire,
+    peer: Option<VerifiedPeer>,
+    mut generation: Option<watch::Receiver<u64>>,
+    remote: SocketAddr,
+    activity: Activity,
+) {
+    let limits = &shared.limits;
+    activity.lock().idle_since = Some(Instant::now());
+    let service = {
+        let activity = activity.clone();
+        service_fn(move |request: Request<Incoming>| {
+            Box::pin(answer(shared, request, peer.clone(), ConnectionInfo { remote }, &activity))
+        })
+    };
+    let mut connection = Some(
+        http1::Builder::new()
+            .header_read_timeout(None)
+            .max_headers(limits.headers_max)
+            .max_header_size(limits.header_bytes_max.max(BUFFER_BYTES_MIN))
+            .max_buf_size(limits.header_bytes_max.max(BUFFER_BYTES))
+            .half_close(false)
+            .writev(true)
+            .pipeline_flush(false)
+            .serve_connection(TokioIo::new(wire), service),
+    );
+    let mut timer = pin!(sleep(Duration::ZERO));
+    let mut shutdown = pin!(shared.shutdown.cancelled());
+    let mut kill = pin!(shared.kill.cancelled());
+    let mut reloaded = pin!(async {
+        let changed = match &mut generation {
+            Some(generation) => generation.changed().await.is_ok(),
+            None => false,
+        };
+        if !changed {
+            std::future::pending::<()>().await;
+        }
+    });
+    let (mut ending, mut reload_seen) = (false, false);
+    let end = poll_fn(|cx| {
+        let Some(mut running) = connection.as_mut().map(Pin::new) else { return Poll::Ready(End::Killed) };
+        if kill.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(End::Killed);
+        }
+        let reload = !reload_seen && reloaded.as_mut().poll(cx).is_ready();
+        reload_seen |= reload;
+        if !ending && (reload || shutdown.as_mut().poll(cx).is_ready()) {
+            ending = true;
+            running.as_mut().graceful_shutdown();
+        }
+        if let Poll::Ready(done) = running.as_mut().poll(cx) {
+            return Poll::Ready(End::Hyper(done));
+        }
+        // What the peer owes us may have changed with every poll; the timer follows.
+        loop {
+            let Some((deadline, what)) = deadline(&activity, limits) else { return Poll::Pending };
+            if timer.deadline() != deadline {
+                timer.as_mut().reset(deadline);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if deadline <= Instant::now() {
+                return Poll::Ready(End::Slow(what));
+            }
+        }
+    })
+    .await;
+    match end {
+        End::Hyper(Ok(())) | End::Slow("idle") => return,
+        End::Hyper(Err(error)) => tracing::debug!(%remote, %error, "connection ended early"),
+        End::Slow(what) => tracing::info!(%remote, what, "connection closed: the peer is too slow"),
+        End::Killed => {}
+    }
+    // What was gathered still leaves, but nothing that would make a cut body look whole.
+    if let Some(running) = connection.take() {
+        let wire = running.into_parts().io.into_inner();
+        let _ = timeout(LINGER, wire.abort()).await;
+    }
+}
+
+fn deadline(activity: &Activity, limits: &ServeLimits) -> Option<(Instant, &'static str)> {
+    let seen = activity.lock();
+    if let Some(since) = seen.blocked_since {
+        return Some((since + limits.stall_timeout, "it takes no bytes"));
+    }
+    if seen.busy > 0 {
+        return None;
+    }
+    match (seen.head_since, seen.idle_since) {
+        (Some(since), _) => Some((since + limits.header_timeout, "the head of its request does not end")),
+        (None, Some(since)) => Some((since + limits.idle_timeout, "idle")),
+        (None, None) => None,
+    }
+}
+
+/// Counts a request from its head to the end of its response.
+struct Busy(Activity);
+
+impl Busy {
+    fn start(activity: &Activity) -> Self {
+        let mut seen = activity.lock();
+        seen.busy += 1;
+        seen.head_since = None;
+        seen.idle_since = None;
+        drop(seen);
+        Self(activity.clone())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let mut seen = self.0.lock();
+        seen.busy = seen.busy.saturating_sub(1);
+        if seen.busy == 0 {
+            seen.idle_since = Some(Instant::now());
+        }
+    }
+}
+
+fn answer(
+    shared: &Shared,
+    request: Request<Incoming>,
+    peer: Option<VerifiedPeer>,
+    info: ConnectionInfo,
+    activity: &Activity,
+) -> impl Future<Output = Result<Response<Outgoing>, Infallible>> + use<> {
+    let busy = Busy::start(activity);
+    let router = shared.router.clone();
+    let stall = shared.limits.stall_timeout;
+    let insecure = matches!(shared.mode, Mode::InsecureHeader);
+    async move {
+        let mut request = request.map(|body| Body::new(Unstalled { body, stall, timer: None }));
+        request.extensions_mut().insert(info);
+        let peer = if insecure { claimed_peer(&request).map(Some) } else { Ok(peer) };
+        let response = match peer {
+            Ok(peer) => {
+                if let Some(peer) = peer {
+                    request.extensions_mut().insert(peer);
+                }
+                router.oneshot(request).await.unwrap_or_else(|never| match never {})
+            }
+            Err(problem) => problem.into_response(),
+        };
+        Ok(response.map(|body| Outgoing { body, failed: None, _busy: busy }))
+    }
+}
+
+/// The identity that a header claims, in the profile whose name says `insecure`.
+fn claimed_peer(request: &Request<Body>) -> Result<VerifiedPeer, Problem> {
+    #[derive(serde::Deserialize)]
+    struct Claim {
+        #[serde(rename = "clientId")]
+        client_id: String,
+    }
+    let claim = request.headers().get(header::AUTHORIZATION).map(|value| serde_json::from_slice::<Claim>(value.as_bytes()));
+    let name = match claim {
+        Some(Ok(claim)) => ParticipantId::parse_insecure(claim.client_id).map_err(|error| error.to_string()),
+        Some(Err(error)) => Err(format!("the header is not the JSON that was expected: {error}")),
+        None => Err("the request says not who it comes from".to_owned()),
+    };
+    name.map(|name| VerifiedPeer::assert_verified(name, Binding::InsecureHeader)).map_err(|detail| {
+        Problem::new(StatusCode::UNAUTHORIZED, "unauthorised", detail)
+            .at("header Authorization")
+            .cure("`Authorization: {\"clientId\":\"<participant>\"}`, in this insecure profile only")
+    })
+}
+
+/// A request's body whose sender may not pause for longer than the limit.
+struct Unstalled {
+    body: Incoming,
+    stall: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl http_body::Body for Unstalled {
+    type Data = Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
+        let this = self.get_mut();
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            this.timer = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let stall = this.stall;
+        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(stall)));
+        match timer.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Some(Err(format!("the body of the request paused for {stall:?}").into()))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A response's body on its way out. When it fails, what it gave before is flushed first, so that the peer gets every
+/// byte that was permitted; then hyper ends the connection without ending the body.
+struct Outgoing {
+    body: Body,
+    failed: Option<axum::Error>,
+    _busy: Busy,
+}
+
+impl http_body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = self.get_mut();
+        if let Some(error) = this.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match Pin::new(&mut this.body).poll_frame(cx) {
+            Poll::Ready(Some(Err(error))) => {
+                // hyper flushes when a body has nothing to give; it will ask again at once.
+                this.failed = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            other => other,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.failed.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
