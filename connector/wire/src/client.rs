@@ -427,11 +427,7 @@ impl Inner {
 
 /// The client's side of a handshake: chain, validity, usage, host name and participant are checked in OpenSSL's verify
 /// callback, so no byte of a request leaves before they hold.
-async fn handshake(
-    identity: &TlsIdentity,
-    key: &Key,
-    gather: Gather,
-) -> Result<Box<SslStream<Gather>>, PeerError> {
+async fn handshake(identity: &TlsIdentity, key: &Key, gather: Gather) -> Result<Box<SslStream<Gather>>, PeerError> {
     let (ssl, verdict) = identity.connect(&key.peer, &key.host)?;
     let stream = SslStream::new(ssl, gather).map_err(|error| TrustError::OpenSsl(error.to_string()))?;
     let mut stream = Box::new(stream);

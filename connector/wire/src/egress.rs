@@ -123,10 +123,9 @@ impl EgressFilter {
         } else if let Some(fixed) = self.hosts.get(bare) {
             fixed.clone()
         } else {
-            let found = tokio::net::lookup_host((bare, port)).await.map_err(|error| EgressError::Resolve {
-                host: host.to_owned(),
-                reason: error.to_string(),
-            })?;
+            let found = tokio::net::lookup_host((bare, port))
+                .await
+                .map_err(|error| EgressError::Resolve { host: host.to_owned(), reason: error.to_string() })?;
             found.map(|address| address.ip()).collect()
         };
         self.filter(host, port, &addresses)
@@ -152,7 +151,9 @@ impl EgressFilter {
     fn check_address(&self, host: &str, ip: IpAddr) -> Result<(), EgressError> {
         let ip = unmapped(ip);
         let refused = match self.mode {
-            Mode::InsecureLoopback => (!ip.is_loopback()).then_some("beyond loopback, where an insecure profile never goes"),
+            Mode::InsecureLoopback => {
+                (!ip.is_loopback()).then_some("beyond loopback, where an insecure profile never goes")
+            }
             Mode::Https if self.allow.iter().any(|net| net.contains(&ip)) => None,
             Mode::Https => kind(ip),
         };
@@ -314,7 +315,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_turns_private_is_refused() {
-        let hosts = |ips: &[&str]| HashMap::from([("rebind.example".to_owned(), ips.iter().map(|ip| ip.parse().unwrap()).collect())]);
+        let hosts = |ips: &[&str]| {
+            HashMap::from([("rebind.example".to_owned(), ips.iter().map(|ip| ip.parse().unwrap()).collect())])
+        };
         let filter = EgressFilter::new(Vec::new()).with_hosts(hosts(&["10.1.2.3"]));
         let error = filter.resolve("rebind.example", 443).await.unwrap_err().to_string();
         assert!(error.contains("10.1.2.3") && error.contains("private"), "{error}");

@@ -23,7 +23,9 @@ pub enum TrustError {
         reason: String,
     },
     /// Our private key belongs to another certificate.
-    #[error("the key `{key}` does not belong to the certificate `{certificate}`; use the pair that was issued together")]
+    #[error(
+        "the key `{key}` does not belong to the certificate `{certificate}`; use the pair that was issued together"
+    )]
     KeyMismatch {
         /// The certificate's file.
         certificate: String,
@@ -31,7 +33,9 @@ pub enum TrustError {
         key: String,
     },
     /// After a reload the certificate names somebody else.
-    #[error("the new certificate names `{new}`, but this program runs as `{old}`; restart it to become another participant")]
+    #[error(
+        "the new certificate names `{new}`, but this program runs as `{old}`; restart it to become another participant"
+    )]
     ParticipantChanged {
         /// Who we are.
         old: String,
@@ -72,7 +76,9 @@ pub enum TrustError {
         not_before: String,
     },
     /// Not for this side of a connection.
-    #[error("the certificate `{subject}` may not authenticate a {side}; issue it with the extended key usage `{usage}`")]
+    #[error(
+        "the certificate `{subject}` may not authenticate a {side}; issue it with the extended key usage `{usage}`"
+    )]
     WrongUsage {
         /// Whose certificate.
         subject: String,
@@ -173,16 +179,13 @@ pub(crate) fn participant_of(certificate: &X509Ref) -> Result<ParticipantId, Tru
     let uris: Vec<&str> = names.iter().flatten().filter_map(|name| name.uri()).collect();
     match uris.as_slice() {
         [] => Err(TrustError::NoUri { subject }),
-        [uri] => {
-            ParticipantId::parse(*uri).map_err(|error| TrustError::BadUri { subject, reason: error.to_string() })
-        }
+        [uri] => ParticipantId::parse(*uri).map_err(|error| TrustError::BadUri { subject, reason: error.to_string() }),
         several => Err(TrustError::SeveralUris { subject, count: several.len() }),
     }
 }
 
 fn fingerprint(certificate: &X509Ref) -> Result<[u8; 32], TrustError> {
-    let digest =
-        certificate.digest(MessageDigest::sha256()).map_err(|error| TrustError::OpenSsl(error.to_string()))?;
+    let digest = certificate.digest(MessageDigest::sha256()).map_err(|error| TrustError::OpenSsl(error.to_string()))?;
     <[u8; 32]>::try_from(&*digest).map_err(|_| TrustError::OpenSsl("SHA-256 has not 32 bytes".to_owned()))
 }
 
@@ -224,10 +227,9 @@ fn check_leaf(expect: &Expect, context: &X509StoreContextRef) -> Result<(), Trus
     let certificate = context.current_cert().ok_or(TrustError::NoPeerCertificate)?;
     let actual = participant_of(certificate)?;
     match expect {
-        Expect::Server { participant, .. } if *participant != actual => Err(TrustError::AnotherParticipant {
-            expected: participant.to_string(),
-            actual: actual.to_string(),
-        }),
+        Expect::Server { participant, .. } if *participant != actual => {
+            Err(TrustError::AnotherParticipant { expected: participant.to_string(), actual: actual.to_string() })
+        }
         Expect::Server { .. } | Expect::AnyClient => Ok(()),
     }
 }
@@ -287,10 +289,7 @@ fn hosts_of(certificate: &X509Ref) -> String {
 }
 
 fn ip_of(bytes: &[u8]) -> Option<IpAddr> {
-    <[u8; 4]>::try_from(bytes)
-        .map(IpAddr::from)
-        .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
-        .ok()
+    <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 /// A distinguished name on one line. A peer wrote it, so control characters are escaped.

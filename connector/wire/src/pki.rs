@@ -28,7 +28,7 @@ use crate::tls::TlsFiles;
 pub enum PkiError {
     /// OpenSSL refused.
     #[error("OpenSSL could not make the certificate")]
-    OpenSsl(#[from] openssl::error::ErrorStack),
+    OpenSsl(#[from] ErrorStack),
     /// A file could not be read or written.
     #[error("`{path}`: {source}")]
     File {
@@ -144,7 +144,11 @@ impl Authority {
             names.uri(uri);
         }
         for host in &request.hosts {
-            if host.parse::<IpAddr>().is_ok() { names.ip(host) } else { names.dns(host) };
+            if host.parse::<IpAddr>().is_ok() {
+                names.ip(host)
+            } else {
+                names.dns(host)
+            };
         }
         let context = builder.x509v3_context(Some(&self.certificate), None);
         let names = names.build(&context)?;
@@ -275,9 +279,8 @@ impl Issued {
             key: dir.join(format!("{name}.key")),
             trust: dir.join("ca.pem"),
         };
-        let named = |path: &Path, error: io::Error| {
-            io::Error::new(error.kind(), format!("`{}`: {error}", path.display()))
-        };
+        let named =
+            |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("`{}`: {error}", path.display()));
         let trust = ca.certificate_pem();
         match std::fs::read_to_string(&files.trust) {
             Ok(present) if present == trust => {}

@@ -24,7 +24,7 @@ use kontor_core::peer::{Binding, VerifiedPeer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_openssl::SslStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -119,7 +119,8 @@ pub async fn serve_insecure_headers(
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
     if !address.ip().is_loopback() {
-        let message = format!("an insecure profile listens on loopback only, not on `{address}`; `127.0.0.1` would have passed");
+        let message =
+            format!("an insecure profile listens on loopback only, not on `{address}`; `127.0.0.1` would have passed");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
     accept_all(listener, Mode::InsecureHeader, router, limits, shutdown).await
@@ -439,7 +440,8 @@ fn claimed_peer(request: &Request<Body>) -> Result<VerifiedPeer, Problem> {
         #[serde(rename = "clientId")]
         client_id: String,
     }
-    let claim = request.headers().get(header::AUTHORIZATION).map(|value| serde_json::from_slice::<Claim>(value.as_bytes()));
+    let claim =
+        request.headers().get(header::AUTHORIZATION).map(|value| serde_json::from_slice::<Claim>(value.as_bytes()));
     let name = match claim {
         Some(Ok(claim)) => ParticipantId::parse_insecure(claim.client_id).map_err(|error| error.to_string()),
         Some(Err(error)) => Err(format!("the header is not the JSON that was expected: {error}")),

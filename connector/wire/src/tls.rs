@@ -14,9 +14,9 @@ use openssl::ssl::{
     Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslSessionCacheMode, SslVerifyMode, SslVersion,
 };
 use openssl::stack::Stack;
+use openssl::x509::X509;
 use openssl::x509::store::{X509Store, X509StoreBuilder};
 use openssl::x509::verify::X509CheckFlags;
-use openssl::x509::X509;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -86,10 +86,7 @@ impl TlsIdentity {
         let contexts = Contexts::load(&self.inner.files)?;
         let old = self.participant();
         if contexts.participant != old {
-            return Err(TrustError::ParticipantChanged {
-                old: old.to_string(),
-                new: contexts.participant.to_string(),
-            });
+            return Err(TrustError::ParticipantChanged { old: old.to_string(), new: contexts.participant.to_string() });
         }
         self.inner.contexts.store(Arc::new(contexts));
         self.inner.generation.send_modify(|generation| *generation += 1);
@@ -186,7 +183,10 @@ impl Contexts {
     fn load(files: &TlsFiles) -> Result<Self, TrustError> {
         let chain = certificates(&files.certificate)?;
         let Some((own, rest)) = chain.split_first() else {
-            return Err(file_error(&files.certificate, "no certificate in it; a PEM chain, own one first, would have passed"));
+            return Err(file_error(
+                &files.certificate,
+                "no certificate in it; a PEM chain, own one first, would have passed",
+            ));
         };
         let participant = participant_of(own)?;
         let subject = name_text(own.subject_name());
@@ -208,7 +208,10 @@ impl Contexts {
         }
         let trust = certificates(&files.trust)?;
         if trust.is_empty() {
-            return Err(file_error(&files.trust, "no certificate in it; the authorities that you trust, in PEM, would have passed"));
+            return Err(file_error(
+                &files.trust,
+                "no certificate in it; the authorities that you trust, in PEM, would have passed",
+            ));
         }
         let context = |method| context(method, own, rest, &key, &trust).map_err(openssl_error);
         let mut server = context(SslMethod::tls_server())?;
@@ -223,12 +226,7 @@ impl Contexts {
         server.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
         let mut client = context(SslMethod::tls_client())?;
         client.set_verify(SslVerifyMode::PEER);
-        Ok(Self {
-            server: server.build(),
-            client: client.build(),
-            participant,
-            not_after: own.not_after().to_string(),
-        })
+        Ok(Self { server: server.build(), client: client.build(), participant, not_after: own.not_after().to_string() })
     }
 }
 
