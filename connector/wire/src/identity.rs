@@ -303,3 +303,122 @@ pub(crate) fn name_text(name: &X509NameRef) -> String {
     }
     if text.is_empty() { "(no subject)".to_owned() } else { text }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::pki::{Authority, CertificateRequest};
+    use crate::tls::TlsIdentity;
+    use openssl::pkey::PKey;
+    use openssl::ssl::{Ssl, SslContext, SslContextBuilder, SslMethod, SslVerifyMode, SslVersion};
+    use openssl::x509::X509;
+    use secrecy::ExposeSecret as _;
+    use std::pin::Pin;
+    use tokio_openssl::SslStream;
+
+    const PEER: &str = "did:web:peer.example";
+
+    fn request(participant: &str) -> CertificateRequest {
+        CertificateRequest::new(ParticipantId::parse(participant).unwrap(), vec!["peer.example".to_owned()])
+    }
+
+    fn ours(ca: &Authority) -> TlsIdentity {
+        let dir = tempfile::TempDir::new().unwrap();
+        let issued = ca.issue(&request("did:web:own.example")).unwrap();
+        TlsIdentity::load(&issued.save(dir.path(), "own", ca).unwrap()).unwrap()
+    }
+
+    /// A peer that shows a certificate which our own loading would refuse.
+    fn theirs(method: SslMethod, ca: &Authority, own: Option<&CertificateRequest>) -> SslContextBuilder {
+        let mut context = SslContext::builder(method).unwrap();
+        context.set_verify(SslVerifyMode::NONE);
+        if let Some(own) = own {
+            let issued = ca.issue(own).unwrap();
+            context.set_certificate(&X509::from_pem(issued.certificate_pem.as_bytes()).unwrap()).unwrap();
+            let key = PKey::private_key_from_pem(issued.key_pem.expose_secret().as_bytes()).unwrap();
+            context.set_private_key(&key).unwrap();
+        }
+        context
+    }
+
+    async fn shake(server: Ssl, client: Ssl) -> (Result<(), openssl::ssl::Error>, Result<(), openssl::ssl::Error>) {
+        let (one, other) = tokio::io::duplex(1 << 16);
+        let mut server = Box::new(SslStream::new(server, one).unwrap());
+        let mut client = Box::new(SslStream::new(client, other).unwrap());
+        tokio::join!(Pin::new(server.as_mut()).accept(), Pin::new(client.as_mut()).connect())
+    }
+
+    async fn as_server(ca: &Authority, peer_ca: &Authority, peer: Option<&CertificateRequest>) -> Option<TrustError> {
+        let (server, verdict) = ours(ca).accept().unwrap();
+        let client = Ssl::new(&theirs(SslMethod::tls_client(), peer_ca, peer).build()).unwrap();
+        let (accepted, _) = shake(server, client).await;
+        let refused = take(&verdict);
+        // Whatever was refused must have ended the handshake.
+        assert!(accepted.is_err() || refused.is_none(), "accepted in spite of {refused:?}");
+        if peer.is_none() {
+            assert_eq!(
+                crate::serve::reason_of(&accepted.unwrap_err()).as_deref(),
+                Some("peer did not return a certificate")
+            );
+        }
+        refused
+    }
+
+    async fn as_client(ca: &Authority, peer: &CertificateRequest) -> Option<TrustError> {
+        let expected = ParticipantId::parse(PEER).unwrap();
+        let (client, verdict) = ours(ca).connect(&expected, "peer.example").unwrap();
+        let server = Ssl::new(&theirs(SslMethod::tls_server(), ca, Some(peer)).build()).unwrap();
+        let (_, connected) = shake(server, client).await;
+        let refused = take(&verdict);
+        assert_eq!(connected.is_err(), refused.is_some());
+        refused
+    }
+
+    #[tokio::test]
+    async fn bad_certificates_of_peers_are_refused_in_both_directions() {
+        let ca = Authority::generate("CA").unwrap();
+        let good = request(PEER);
+        assert_eq!(as_server(&ca, &ca, Some(&good)).await, None);
+        assert_eq!(as_client(&ca, &good).await, None);
+
+        let expired = CertificateRequest { days: -1, ..good.clone() };
+        assert!(matches!(as_server(&ca, &ca, Some(&expired)).await, Some(TrustError::Expired { .. })));
+        assert!(matches!(as_client(&ca, &expired).await, Some(TrustError::Expired { .. })));
+
+        let future = CertificateRequest { not_before_days: 2, ..good.clone() };
+        assert!(matches!(as_server(&ca, &ca, Some(&future)).await, Some(TrustError::NotYetValid { .. })));
+        assert!(matches!(as_client(&ca, &future).await, Some(TrustError::NotYetValid { .. })));
+
+        let nobody = CertificateRequest { participant: None, ..good.clone() };
+        assert!(matches!(as_server(&ca, &ca, Some(&nobody)).await, Some(TrustError::NoUri { .. })));
+        assert!(matches!(as_client(&ca, &nobody).await, Some(TrustError::NoUri { .. })));
+
+        let double = CertificateRequest { more_uris: vec!["urn:second".to_owned()], ..good.clone() };
+        assert!(matches!(as_server(&ca, &ca, Some(&double)).await, Some(TrustError::SeveralUris { count: 2, .. })));
+        assert!(matches!(as_client(&ca, &double).await, Some(TrustError::SeveralUris { count: 2, .. })));
+
+        let server_only = CertificateRequest { client_auth: false, ..good.clone() };
+        let refused = as_server(&ca, &ca, Some(&server_only)).await;
+        assert!(matches!(refused, Some(TrustError::WrongUsage { usage: "clientAuth", .. })), "{refused:?}");
+        let client_only = CertificateRequest { server_auth: false, ..good.clone() };
+        let refused = as_client(&ca, &client_only).await;
+        assert!(matches!(refused, Some(TrustError::WrongUsage { usage: "serverAuth", .. })), "{refused:?}");
+
+        let stranger = Authority::generate("Stranger").unwrap();
+        let refused = as_server(&ca, &stranger, Some(&good)).await;
+        let Some(TrustError::UnknownAuthority { issuer, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(issuer, "CN=Stranger");
+        assert_eq!(as_server(&ca, &ca, None).await, None);
+    }
+
+    #[tokio::test]
+    async fn nothing_older_than_tls_1_3_is_spoken() {
+        let ca = Authority::generate("CA").unwrap();
+        let (server, _) = ours(&ca).accept().unwrap();
+        let mut old = theirs(SslMethod::tls_client(), &ca, Some(&request(PEER)));
+        old.set_max_proto_version(Some(SslVersion::TLS1_2)).unwrap();
+        let (accepted, connected) = shake(server, Ssl::new(&old.build()).unwrap()).await;
+        assert!(accepted.is_err() && connected.is_err());
+    }
+}

@@ -512,7 +512,7 @@ impl http_body::Body for Outgoing {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            other => other,
+            frame @ (Poll::Ready(Some(Ok(_)) | None) | Poll::Pending) => frame,
         }
     }
 

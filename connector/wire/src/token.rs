@@ -48,7 +48,6 @@ pub fn same_secret(one: &str, other: &str) -> bool {
 
 /// Puts a router behind `Authorization: Bearer <token>`; without it: 401 as a problem. Unknown paths answer the same,
 /// so that nothing can be probed.
-#[must_use]
 pub fn require_bearer(router: Router, token: SecretString) -> Router {
     let token = Arc::new(token);
     // A fallback of the router's own stays; `layer` covers it too.

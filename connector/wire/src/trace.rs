@@ -98,7 +98,6 @@ fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 
 /// Takes the trace of each request, or starts one, and runs the request in a span that carries it. The context is also
 /// a request extension.
-#[must_use]
 pub fn traced(router: Router) -> Router {
     router.layer(from_fn(|mut request: Request, next: Next| async move {
         let given = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
