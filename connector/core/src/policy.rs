@@ -4,7 +4,6 @@
 //! know. [`enforceable`] says what this connector cannot hold to. [`evaluate`] decides. Unknown
 //! never means true. The numbered rules are in `SEMANTICS.md`.
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "what is not listed is not implied")]
 mod compare;
 mod enforce;
 mod evaluate;
