@@ -1,0 +1,388 @@
+//! Who may have bytes: grants in, permits out.
+//!
+//! `control` opens a grant when a transfer starts and moves its verdict when anything changes. A
+//! peer that presents the grant's token *over the connection that the token is bound to* gets a
+//! [`Permit`]; only this module makes one, and the pump takes nothing else.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use jiff::Timestamp;
+use kontor_core::effect::StopReason;
+use kontor_core::id::{AgreementId, ParticipantId, ProcessId};
+use kontor_core::peer::VerifiedPeer;
+use kontor_wire::token::{same_secret, token_digest};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::DataLimits;
+use crate::model::{SourceSpec, TokenBinding};
+
+/// What `control` lets one peer have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantSpec {
+    /// The transfer, by the provider's identifier.
+    pub transfer: ProcessId,
+    /// The agreement that it is under.
+    pub agreement: AgreementId,
+    /// SHA-256 of the access token, lower-case hexadecimal.
+    pub token_digest: String,
+    /// Whom the token was made for.
+    pub participant: ParticipantId,
+    /// What the token is bound to.
+    pub binding: TokenBinding,
+    /// Where the bytes are; opened when they are asked for.
+    pub source: SourceSpec,
+    /// Media type of a file source; empty: guessed by the file's name.
+    pub media_type: String,
+    /// The first instant at which no byte may leave any more.
+    pub valid_until: Option<Timestamp>,
+}
+
+/// Why a grant lets nothing through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopKind {
+    /// Paused by either side; may go on.
+    Suspended,
+    /// Ended early by either side.
+    Terminated,
+    /// All data was moved.
+    Completed,
+    /// The time that the policy allows is over.
+    Expired,
+    /// The number of uses that the policy allows is taken.
+    UsesExhausted,
+    /// The agreement was taken back.
+    Revoked,
+}
+
+impl StopKind {
+    /// The word, as in headers and documents.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Suspended => "suspended",
+            Self::Terminated => "terminated",
+            Self::Completed => "completed",
+            Self::Expired => "expired",
+            Self::UsesExhausted => "uses-exhausted",
+            Self::Revoked => "revoked",
+        }
+    }
+
+    /// The kind that a word names.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Suspended, Self::Terminated, Self::Completed, Self::Expired, Self::UsesExhausted, Self::Revoked]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
+    }
+}
+
+impl From<StopReason> for StopKind {
+    fn from(reason: StopReason) -> Self {
+        match reason {
+            StopReason::Suspended => Self::Suspended,
+            StopReason::Terminated => Self::Terminated,
+            StopReason::Completed => Self::Completed,
+        }
+    }
+}
+
+/// Why a flow stopped, in a word and in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    /// The word.
+    pub kind: StopKind,
+    /// The words; may be empty.
+    pub detail: String,
+}
+
+impl Stop {
+    /// A reason to stop.
+    #[must_use]
+    pub fn new(kind: StopKind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into() }
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = match self.kind {
+            StopKind::Suspended => "the transfer is suspended",
+            StopKind::Terminated => "the transfer was terminated",
+            StopKind::Completed => "the transfer is completed",
+            StopKind::Expired => "the time that the agreement allows is over",
+            StopKind::UsesExhausted => "the uses that the agreement allows are taken",
+            StopKind::Revoked => "the agreement was revoked",
+        };
+        match self.detail.as_str() {
+            "" => out.write_str(words),
+            detail => write!(out, "{words}: {detail}"),
+        }
+    }
+}
+
+/// Whether bytes may flow now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// They may.
+    Open,
+    /// They may not.
+    Stopped(Stop),
+}
+
+/// Why the gate stays shut. What it says goes to the peer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GateRefusal {
+    /// No `Authorization: Bearer …`.
+    #[error(
+        "the request has no access token; `Authorization: Bearer <token>` with the token of the transfer's start message would have passed"
+    )]
+    NoToken,
+    /// No grant of this transfer has this token. An unknown transfer reads the same.
+    #[error("the access token opens no such transfer; the one in its latest start message would have passed")]
+    UnknownToken,
+    /// The token is another participant's.
+    #[error(
+        "the access token was made for another participant than `{participant}`: it is bound to {bound}, this connection presents {presented}; a token of a transfer of `{participant}` would have passed"
+    )]
+    OtherParticipant {
+        /// Who asks.
+        participant: ParticipantId,
+        /// What the token is bound to.
+        bound: String,
+        /// What the connection showed.
+        presented: String,
+    },
+    /// The token is bound to another certificate of the same participant.
+    #[error(
+        "the token is bound to {bound}; this connection presents {presented}; a renewed certificate needs a resumed transfer: suspend it and start it again, then use the new token"
+    )]
+    OtherCertificate {
+        /// What the token is bound to.
+        bound: String,
+        /// What the connection showed.
+        presented: String,
+    },
+    /// The grant lets nothing through, now or any more.
+    #[error("{0}")]
+    Stopped(Stop),
+    /// Too many flows under this grant.
+    #[error("{running} flows run under this transfer; {limit} are allowed at once")]
+    TooManyFlows {
+        /// How many run.
+        running: usize,
+        /// How many may.
+        limit: usize,
+    },
+}
+
+/// A grant with its verdict: the thing that a permit keeps looking at.
+#[derive(Debug)]
+struct Gatepost {
+    grant: GrantSpec,
+    /// The verdict in one word, for the check in the stream. INVARIANT: set after `verdict` says why.
+    shut: AtomicBool,
+    verdict: watch::Sender<Verdict>,
+    running: AtomicUsize,
+}
+
+impl Gatepost {
+    fn move_to(&self, verdict: Verdict) {
+        let shut = matches!(verdict, Verdict::Stopped(_));
+        self.verdict.send_replace(verdict);
+        self.shut.store(shut, Ordering::Release);
+    }
+
+    fn stopped(&self) -> Option<Stop> {
+        match &*self.verdict.borrow() {
+            Verdict::Open => None,
+            Verdict::Stopped(stop) => Some(stop.clone()),
+        }
+    }
+}
+
+/// The grants that are open or were, by transfer. Cheap to share behind an `Arc`; never on the path of a segment.
+#[derive(Debug)]
+pub struct Grants {
+    posts: RwLock<HashMap<ProcessId, Arc<Gatepost>>>,
+    flows_per_transfer_max: usize,
+}
+
+impl Default for Grants {
+    fn default() -> Self {
+        Self::new(DataLimits::default())
+    }
+}
+
+impl Grants {
+    /// No grants; each that comes may have [`DataLimits::flows_per_transfer_max`] flows at once.
+    #[must_use]
+    pub fn new(limits: DataLimits) -> Self {
+        Self { posts: RwLock::default(), flows_per_transfer_max: limits.flows_per_transfer_max }
+    }
+
+    fn post(&self, transfer: &ProcessId) -> Option<Arc<Gatepost>> {
+        self.posts.read().unwrap_or_else(PoisonError::into_inner).get(transfer).cloned()
+    }
+
+    /// Lets bytes flow. A grant of the same transfer is replaced: its token opens nothing any more and its flows are
+    /// cut.
+    pub fn open(&self, grant: GrantSpec) {
+        let transfer = grant.transfer.clone();
+        let post = Arc::new(Gatepost {
+            grant,
+            shut: AtomicBool::new(false),
+            verdict: watch::Sender::new(Verdict::Open),
+            running: AtomicUsize::new(0),
+        });
+        let replaced = self.posts.write().unwrap_or_else(PoisonError::into_inner).insert(transfer, post);
+        if let Some(old) = replaced {
+            old.move_to(Verdict::Stopped(Stop::new(StopKind::Suspended, "a newer access token replaced this one")));
+        }
+    }
+
+    /// Stops every flow of a transfer: once this returns, none takes another segment. The grant stays known, so that
+    /// its holder is told why. Whether there was a grant.
+    pub fn stop(&self, transfer: &ProcessId, kind: StopKind, detail: &str) -> bool {
+        let post = self.post(transfer);
+        if let Some(post) = &post {
+            post.move_to(Verdict::Stopped(Stop::new(kind, detail)));
+        }
+        post.is_some()
+    }
+
+    /// Forgets the grant and cuts what still flows. From now on its token is unknown; [`Grants::stop`] keeps telling
+    /// the peer why. Whether there was a grant.
+    pub fn forget(&self, transfer: &ProcessId) -> bool {
+        let post = self.posts.write().unwrap_or_else(PoisonError::into_inner).remove(transfer);
+        if let Some(post) = &post {
+            post.move_to(Verdict::Stopped(Stop::new(StopKind::Terminated, "")));
+        }
+        post.is_some()
+    }
+
+    /// How many flows run under the transfer's grant.
+    #[must_use]
+    pub fn running(&self, transfer: &ProcessId) -> usize {
+        self.post(transfer).map_or(0, |post| post.running.load(Ordering::Acquire))
+    }
+
+    /// The verdict about a transfer, if it has a grant.
+    #[must_use]
+    pub fn verdict(&self, transfer: &ProcessId) -> Option<Verdict> {
+        self.post(transfer).map(|post| post.verdict.borrow().clone())
+    }
+
+    /// Token + verified peer + grant → permit.
+    ///
+    /// # Errors
+    /// [`GateRefusal`], in this order: the token, its holder, the certificate, the verdict, the time, the number of
+    /// flows. Only the holder learns anything of the transfer.
+    pub fn admit(
+        &self,
+        transfer: &ProcessId,
+        token: Option<&str>,
+        peer: &VerifiedPeer,
+        now: Timestamp,
+    ) -> Result<Permit, GateRefusal> {
+        let token = token.ok_or(GateRefusal::NoToken)?;
+        let digest = token_digest(token);
+        let post = self.post(transfer).ok_or(GateRefusal::UnknownToken)?;
+        if !same_secret(&digest, &post.grant.token_digest) {
+            return Err(GateRefusal::UnknownToken);
+        }
+        check_holder(&post.grant.participant, &post.grant.binding, peer)?;
+        if let Some(stop) = post.stopped() {
+            return Err(GateRefusal::Stopped(stop));
+        }
+        if let Some(until) = post.grant.valid_until.filter(|until| *until <= now) {
+            return Err(GateRefusal::Stopped(Stop::new(StopKind::Expired, format!("it ended at {until}"))));
+        }
+        let before = post.running.fetch_add(1, Ordering::AcqRel);
+        let permit = Permit { post };
+        if before >= self.flows_per_transfer_max {
+            return Err(GateRefusal::TooManyFlows { running: before, limit: self.flows_per_transfer_max });
+        }
+        Ok(permit)
+    }
+}
+
+/// Whether the peer is whom a token was made for.
+pub(crate) fn check_holder(
+    participant: &ParticipantId,
+    binding: &TokenBinding,
+    peer: &VerifiedPeer,
+) -> Result<(), GateRefusal> {
+    let fingerprints = || (fingerprint(binding), fingerprint(&TokenBinding::from(peer.binding())));
+    if participant != peer.participant() {
+        let (bound, presented) = fingerprints();
+        return Err(GateRefusal::OtherParticipant { participant: peer.participant().clone(), bound, presented });
+    }
+    if !binding.matches(peer) {
+        let (bound, presented) = fingerprints();
+        return Err(GateRefusal::OtherCertificate { bound, presented });
+    }
+    Ok(())
+}
+
+fn fingerprint(binding: &TokenBinding) -> String {
+    match binding {
+        TokenBinding::Certificate { sha256 } => format!("certificate sha256:{sha256}"),
+        TokenBinding::InsecureHeader => "no certificate (insecure header)".to_owned(),
+    }
+}
+
+/// Leave to move the bytes of one flow. Only [`Grants::admit`] makes one; while it lives the flow counts as running.
+#[derive(Debug)]
+pub struct Permit {
+    post: Arc<Gatepost>,
+}
+
+impl Permit {
+    /// The grant that it is of.
+    #[must_use]
+    pub fn grant(&self) -> &GrantSpec {
+        &self.post.grant
+    }
+
+    /// Whether bytes may flow at this moment: one atomic load.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.post.shut.load(Ordering::Acquire)
+    }
+
+    /// Why they may not, if they may not.
+    #[must_use]
+    pub fn stopped(&self) -> Option<Stop> {
+        self.post.stopped()
+    }
+
+    /// Follows the verdict.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Verdict> {
+        self.post.verdict.subscribe()
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.post.running.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Waits until the verdict is a stop. Pends for ever if nobody can say so any more.
+pub(crate) async fn until_stopped(verdict: &mut watch::Receiver<Verdict>) -> Stop {
+    loop {
+        if let Verdict::Stopped(stop) = &*verdict.borrow_and_update() {
+            return stop.clone();
+        }
+        if verdict.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
