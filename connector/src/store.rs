@@ -528,6 +528,36 @@ impl Store {
         self.list(wanted, page).await
     }
 
+    /// How many negotiations with a counterparty have not ended.
+    ///
+    /// # Errors
+    /// As [`Store::negotiation`].
+    pub async fn open_negotiations(&self, counterparty: &ParticipantId, role: Role) -> Result<u64, StoreError> {
+        use negotiation::StateName as S;
+        let mut open = 0;
+        for state in [S::Initial, S::Requested, S::Offered, S::Accepted, S::Agreed, S::Verified] {
+            let wanted = open_in(counterparty, role, state.as_str());
+            let found: u64 = ask!(self, count::<Negotiation>(wanted))?;
+            open += found;
+        }
+        Ok(open)
+    }
+
+    /// How many transfers with a counterparty have not ended.
+    ///
+    /// # Errors
+    /// As [`Store::negotiation`].
+    pub async fn open_transfers(&self, counterparty: &ParticipantId, role: Role) -> Result<u64, StoreError> {
+        use transfer::StateName as S;
+        let mut open = 0;
+        for state in [S::Initial, S::Requested, S::Started, S::Suspended] {
+            let wanted = open_in(counterparty, role, state.as_str());
+            let found: u64 = ask!(self, count::<Transfer>(wanted))?;
+            open += found;
+        }
+        Ok(open)
+    }
+
     /// One transfer, by our own identifier.
     ///
     /// # Errors
@@ -800,6 +830,13 @@ impl Store {
     async fn values<R: Record>(&self, filter: Filter, limit: usize) -> Result<Vec<R>, StoreError> {
         Ok(ask!(self, oldest::<R>(filter, limit))?.into_iter().map(|row| row.versioned.value).collect())
     }
+}
+
+fn open_in(counterparty: &ParticipantId, role: Role, state: &str) -> Filter {
+    Filter::default()
+        .text("counterparty", Some(counterparty.as_str()))
+        .text("role", Some(role.as_str()))
+        .text("state", Some(state))
 }
 
 fn by_peer(counterparty: &ParticipantId, peer_pid: &ProcessId, role: Role) -> Filter {

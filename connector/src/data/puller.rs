@@ -496,7 +496,10 @@ impl Puller {
     async fn ask(
         &self,
         builder: http::request::Builder,
-    ) -> Result<Result<Response<impl Body<Data = Bytes, Error: std::fmt::Display> + Unpin + use<>>, String>, End> {
+    ) -> Result<
+        Result<Response<impl Body<Data = Bytes, Error: std::fmt::Display + Send> + Send + Unpin + use<>>, String>,
+        End,
+    > {
         let request = builder.body(Bytes::new()).map_err(|error| End::fail(false, error.to_string()))?;
         let opened = tokio::select! {
             biased;

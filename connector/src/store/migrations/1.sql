@@ -133,6 +133,8 @@ CREATE TABLE audit (
 -- A counterparty's own identifier names one process of ours per role: a repeated first message is found.
 CREATE UNIQUE INDEX negotiation_by_peer ON negotiation (counterparty, peer_pid, role);
 CREATE UNIQUE INDEX transfer_by_peer ON transfer (counterparty, peer_pid, role);
+CREATE INDEX negotiation_by_state ON negotiation (counterparty, role, state);
+CREATE INDEX transfer_by_state ON transfer (counterparty, role, state);
 CREATE INDEX transfer_by_agreement ON transfer (agreement);
 CREATE INDEX use_taken_by_agreement ON use_taken (agreement);
 CREATE INDEX outbox_by_process ON outbox (process);
