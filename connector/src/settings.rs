@@ -1,0 +1,512 @@
+//! Typed settings, read once: built-in defaults → file → environment.
+//!
+//! The environment overrides with `KONTOR__SECTION__KEY`, as in `KONTOR__PROTOCOL__LISTEN`.
+//! An unknown key is an error with a suggestion; a wrong value names the key and what would pass.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use kontor_core::id::ParticipantId;
+use secrecy::SecretString;
+use serde::Deserialize;
+use url::Url;
+
+/// Everything that an operator can set.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Who we are: a URI, the same as in the certificate's subject alternative name.
+    pub participant_id: String,
+    /// A name for people, shown in the self-description. Default: the participant's URI.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// Where state is kept; created when missing.
+    pub data_dir: PathBuf,
+    /// How peers are recognised.
+    #[serde(default)]
+    pub profile: Profile,
+    /// How log lines are written.
+    #[serde(default)]
+    pub log: LogFormat,
+    /// The port for other connectors: protocol and data, mutual TLS.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// The port for the operator.
+    #[serde(default)]
+    pub management: Management,
+    /// Certificate, key and trust. Required unless the profile is `insecure`.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+    /// Which addresses peers may make us call.
+    #[serde(default)]
+    pub egress: Egress,
+    /// Where data comes from and goes to.
+    #[serde(default)]
+    pub data: Data,
+    /// Brokers that we publish our self-description to.
+    #[serde(default)]
+    pub brokers: Vec<Broker>,
+    /// What is decided without a person.
+    #[serde(default)]
+    pub automation: Automation,
+    /// How hard a message is tried.
+    #[serde(default)]
+    pub delivery: Delivery,
+    /// Limits on what peers can take.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// How peers are recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// Mutual TLS: a peer is the URI in its certificate.
+    #[default]
+    Standard,
+    /// Plain HTTP and a header that anybody can forge, for conformance kits on loopback. Refuses
+    /// to listen anywhere else.
+    Insecure,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The port for other connectors.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Protocol {
+    /// Address to listen on; port 0 takes a free one. Default `127.0.0.1:8443`.
+    pub listen: SocketAddr,
+    /// How peers reach this port from outside, without a trailing slash. Default: `https://` and
+    /// the address that we listen on.
+    pub public_url: Option<Url>,
+}
+
+impl Default for Protocol {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8443)), public_url: None }
+    }
+}
+
+/// The port for the operator.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Management {
+    /// Address to listen on: loopback only, since it is plain HTTP. Default `127.0.0.1:8181`.
+    pub listen: SocketAddr,
+    /// The bearer token, in a file with nothing else. Default `<data_dir>/management.token`,
+    /// made with a fresh token when missing.
+    pub token_file: Option<PathBuf>,
+    /// The bearer token itself, for the environment. Wins over the file.
+    pub token: Option<SecretString>,
+}
+
+impl Default for Management {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8181)), token_file: None, token: None }
+    }
+}
+
+/// Certificate, key and trust.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Our certificate and its chain, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// The certificate authorities that we trust for peers, PEM.
+    pub trust: PathBuf,
+    /// How often the files are looked at for a new certificate, in seconds. Default 30.
+    #[serde(default = "reload_seconds_default")]
+    pub reload_seconds: u64,
+}
+
+fn reload_seconds_default() -> u64 {
+    30
+}
+
+/// Which addresses peers may make us call.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Egress {
+    /// Networks that are allowed although they are private, such as `127.0.0.0/8`. Default: none.
+    pub allow_networks: Vec<IpNet>,
+}
+
+/// Where data comes from and goes to.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Data {
+    /// Folders that datasets may name files in. Default: `<data_dir>/source`.
+    pub source_roots: Vec<PathBuf>,
+    /// Folder that received data is written to. Default: `<data_dir>/received`.
+    pub sink_root: Option<PathBuf>,
+    /// How many flows may run at once. Default 256.
+    pub flows_max: Option<usize>,
+}
+
+/// A broker that we publish to.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Broker {
+    /// Its registry's base address, `https://…`.
+    pub url: Url,
+    /// The participant in its certificate.
+    pub participant_id: String,
+    /// How long a publication should last, in seconds; renewed at half of it. Default 3600.
+    #[serde(default = "lease_seconds_default")]
+    pub lease_seconds: u64,
+}
+
+fn lease_seconds_default() -> u64 {
+    3600
+}
+
+/// What is decided without a person.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Automation {
+    /// `automatic` agrees to requests that mean the same as a published offer; `manual` asks a
+    /// person for every agreement. Default `automatic`.
+    pub approval: Approval,
+    /// A file with further rules, see the sample settings. Default: none.
+    pub rules: Option<PathBuf>,
+}
+
+/// Who agrees to a request that means the same as a published offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Approval {
+    /// We, at once.
+    #[default]
+    Automatic,
+    /// A person, through the management API.
+    Manual,
+}
+
+/// How hard a message is tried.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Delivery {
+    /// How long one attempt may take, in milliseconds. Default 5000.
+    pub timeout_ms: u64,
+    /// Wait before the second attempt, in milliseconds; doubled each time. Default 200.
+    pub backoff_ms: u64,
+    /// Longest wait between attempts, in milliseconds. Default 30000.
+    pub backoff_ms_max: u64,
+    /// When a message is given up, in seconds after it was queued. Default 3600.
+    pub give_up_seconds: u64,
+    /// How many messages may be on their way at once. Default 64.
+    pub in_flight_max: usize,
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self { timeout_ms: 5_000, backoff_ms: 200, backoff_ms_max: 30_000, give_up_seconds: 3_600, in_flight_max: 64 }
+    }
+}
+
+/// Limits on what peers can take.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections on the protocol port at once. Default 1024.
+    pub connections_max: usize,
+    /// Bytes of a protocol or management message. Default 1 MiB.
+    pub body_bytes_max: usize,
+    /// Bytes of all headers of a request. Default 32 KiB.
+    pub header_bytes_max: usize,
+    /// Seconds that the headers of a request may take. Default 10.
+    pub header_seconds_max: u64,
+    /// Seconds that a protocol request may take as a whole. Default 30.
+    pub request_seconds_max: u64,
+    /// Negotiations and transfers that one counterparty may have open. Default 10000.
+    pub open_processes_max: usize,
+    /// Seconds that running requests get at shutdown. Default 5.
+    pub drain_seconds_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 1024,
+            body_bytes_max: 1024 * 1024,
+            header_bytes_max: 32 * 1024,
+            header_seconds_max: 10,
+            request_seconds_max: 30,
+            open_processes_max: 10_000,
+            drain_seconds_max: 5,
+        }
+    }
+}
+
+/// Why settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be read or is no TOML.
+    #[error("cannot read the settings: {0}")]
+    Unreadable(String),
+    /// A key that does not exist.
+    #[error("unknown setting `{key}`{}; known here: {known}", .suggestion.as_ref().map(|s| format!(", did you mean `{s}`?")).unwrap_or_default())]
+    UnknownKey {
+        /// The whole key.
+        key: String,
+        /// The nearest known one.
+        suggestion: Option<String>,
+        /// All known ones beside it.
+        known: String,
+    },
+    /// A value of the wrong kind or outside its range.
+    #[error("setting `{key}`: {rule}")]
+    Value {
+        /// The whole key.
+        key: String,
+        /// The rule and what would have passed.
+        rule: String,
+    },
+}
+
+impl SettingsError {
+    fn value(key: &str, rule: impl Into<String>) -> Self {
+        Self::Value { key: key.to_owned(), rule: rule.into() }
+    }
+}
+
+impl Settings {
+    /// Reads defaults → file → environment, and checks what can be checked without I/O.
+    ///
+    /// # Errors
+    /// [`SettingsError`] that names the key, the rule and what would have passed.
+    pub fn load(file: &Path) -> Result<Self, SettingsError> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| SettingsError::Unreadable(format!("{}: {error}", file.display())))?;
+        let environment = config::Environment::with_prefix("KONTOR").prefix_separator("__").separator("__");
+        let settings = Self::from_sources(&text, environment.try_parsing(true))?;
+        Ok(settings.relative_to(file.parent().unwrap_or(Path::new("."))))
+    }
+
+    /// Parses settings from TOML text alone, as the sample settings' test does.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn parse(text: &str) -> Result<Self, SettingsError> {
+        Self::from_sources(text, config::Environment::with_prefix("KONTOR").source(Some(Default::default())))
+    }
+
+    fn from_sources(text: &str, environment: config::Environment) -> Result<Self, SettingsError> {
+        let tree: serde_json::Value = config::Config::builder()
+            .add_source(config::File::from_str(text, config::FileFormat::Toml))
+            .add_source(environment)
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .map_err(|error| SettingsError::Unreadable(error.to_string()))?;
+        let settings: Self = serde_path_to_error::deserialize(tree).map_err(|error| explain(&error))?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        self.participant()?;
+        let value = |key: &str, rule: String| SettingsError::value(key, rule);
+        if !self.management.listen.ip().is_loopback() {
+            return Err(value(
+                "management.listen",
+                format!(
+                    "`{}` is not loopback; the management port is plain HTTP, `127.0.0.1:8181` would have passed (put a TLS proxy in front to reach it from afar)",
+                    self.management.listen
+                ),
+            ));
+        }
+        match self.profile {
+            Profile::Standard if self.tls.is_none() => {
+                return Err(value(
+                    "tls",
+                    "certificate, key and trust are required; `kontor pki` makes throw-away ones".to_owned(),
+                ));
+            }
+            Profile::Insecure if !self.protocol.listen.ip().is_loopback() => {
+                return Err(value(
+                    "protocol.listen",
+                    format!(
+                        "`{}` is not loopback; the profile `insecure` listens on loopback only",
+                        self.protocol.listen
+                    ),
+                ));
+            }
+            Profile::Standard | Profile::Insecure => {}
+        }
+        for (index, broker) in self.brokers.iter().enumerate() {
+            ParticipantId::parse(broker.participant_id.as_str())
+                .map_err(|error| value(&format!("brokers[{index}].participant_id"), error.to_string()))?;
+            if broker.url.scheme() != "https" && self.profile == Profile::Standard {
+                return Err(value(
+                    &format!("brokers[{index}].url"),
+                    format!("`{}` is not https; brokers are reached over mutual TLS", broker.url),
+                ));
+            }
+            if broker.lease_seconds == 0 {
+                return Err(value(
+                    &format!("brokers[{index}].lease_seconds"),
+                    "0 is no lease; 60 would have passed".to_owned(),
+                ));
+            }
+        }
+        for (key, number) in [
+            ("limits.connections_max", self.limits.connections_max),
+            ("limits.body_bytes_max", self.limits.body_bytes_max),
+            ("limits.open_processes_max", self.limits.open_processes_max),
+            ("delivery.in_flight_max", self.delivery.in_flight_max),
+        ] {
+            if number == 0 {
+                return Err(value(key, "0 would refuse everything; a positive number would have passed".to_owned()));
+            }
+        }
+        if self.limits.header_bytes_max < 8192 {
+            return Err(value("limits.header_bytes_max", "at least 8192 would have passed".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Our own participant.
+    ///
+    /// # Errors
+    /// [`SettingsError::Value`] when it is no URI.
+    pub fn participant(&self) -> Result<ParticipantId, SettingsError> {
+        let parsed = match self.profile {
+            Profile::Standard => ParticipantId::parse(self.participant_id.as_str()),
+            Profile::Insecure => ParticipantId::parse_insecure(self.participant_id.as_str()),
+        };
+        parsed.map_err(|error| SettingsError::value("participant_id", error.to_string()))
+    }
+
+    /// Paths in a file are relative to the file's folder.
+    fn relative_to(mut self, folder: &Path) -> Self {
+        let join = |path: &mut PathBuf| *path = folder.join(&*path);
+        join(&mut self.data_dir);
+        if let Some(tls) = &mut self.tls {
+            join(&mut tls.certificate);
+            join(&mut tls.key);
+            join(&mut tls.trust);
+        }
+        self.data.source_roots.iter_mut().for_each(join);
+        self.data.sink_root.iter_mut().for_each(join);
+        self.management.token_file.iter_mut().for_each(join);
+        self.automation.rules.iter_mut().for_each(join);
+        self
+    }
+
+    /// The folders that datasets may name files in.
+    #[must_use]
+    pub fn source_roots(&self) -> Vec<PathBuf> {
+        if self.data.source_roots.is_empty() {
+            return vec![self.data_dir.join("source")];
+        }
+        self.data.source_roots.clone()
+    }
+
+    /// The folder that received data is written to.
+    #[must_use]
+    pub fn sink_root(&self) -> PathBuf {
+        self.data.sink_root.clone().unwrap_or_else(|| self.data_dir.join("received"))
+    }
+
+    /// How long one delivery attempt may take.
+    #[must_use]
+    pub fn delivery_timeout(&self) -> Duration {
+        Duration::from_millis(self.delivery.timeout_ms)
+    }
+}
+
+/// Turns serde's words into ours: the key, the rule, the nearest known key.
+fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> SettingsError {
+    let path = error.path().to_string();
+    let text = error.inner().to_string();
+    if let Some(rest) = text.strip_prefix("unknown field `") {
+        let field = rest.split('`').next().unwrap_or_default();
+        let known: Vec<&str> = rest.split('`').skip(2).step_by(2).collect();
+        let suggestion = known
+            .iter()
+            .map(|candidate| (strsim::damerau_levenshtein(field, candidate), *candidate))
+            .filter(|(distance, candidate)| *distance <= candidate.len().max(3) / 2)
+            .min()
+            .map(|(_, candidate)| candidate.to_owned());
+        return SettingsError::UnknownKey {
+            key: if path == "." || path.is_empty() { field.to_owned() } else { key_of(&path, field) },
+            suggestion,
+            known: known.join(", "),
+        };
+    }
+    SettingsError::Value { key: path, rule: text }
+}
+
+/// serde_path_to_error already ends the path in the unknown field.
+fn key_of(path: &str, field: &str) -> String {
+    if path.ends_with(field) { path.to_owned() } else { format!("{path}.{field}") }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = r#"
+        participant_id = "urn:kontor:alpha"
+        data_dir = "state"
+        [tls]
+        certificate = "a.pem"
+        key = "a.key"
+        trust = "ca.pem"
+    "#;
+
+    #[test]
+    fn minimal_settings_have_safe_defaults() {
+        let settings = Settings::parse(MINIMAL).unwrap();
+        assert!(settings.protocol.listen.ip().is_loopback());
+        assert!(settings.egress.allow_networks.is_empty());
+        assert_eq!(settings.profile, Profile::Standard);
+    }
+
+    #[test]
+    fn unknown_key_is_refused_with_a_suggestion() {
+        let error =
+            Settings::parse(&format!("{MINIMAL}\n[protocol]\nlisen = \"127.0.0.1:1\"")).unwrap_err().to_string();
+        assert!(error.contains("`protocol.lisen`") && error.contains("did you mean `listen`"), "{error}");
+        let error = Settings::parse(&MINIMAL.replace("data_dir", "datadir")).unwrap_err().to_string();
+        assert!(error.contains("`datadir`") && error.contains("did you mean `data_dir`"), "{error}");
+    }
+
+    #[test]
+    fn wrong_values_name_key_and_rule() {
+        for (text, expected) in [
+            (MINIMAL.replace("urn:kontor:alpha", "alpha"), "participant_id"),
+            (format!("{MINIMAL}\n[management]\nlisten = \"0.0.0.0:1\""), "management.listen"),
+            (format!("{MINIMAL}\n[limits]\nconnections_max = 0"), "limits.connections_max"),
+            (format!("{MINIMAL}\n[limits]\nconnections_max = \"many\""), "limits.connections_max"),
+            (
+                format!("{MINIMAL}\n[[brokers]]\nurl = \"http://b.example\"\nparticipant_id = \"urn:b\""),
+                "brokers[0].url",
+            ),
+            ("participant_id = \"urn:a\"\ndata_dir = \"x\"".to_owned(), "tls"),
+            (
+                "profile = \"insecure\"\nparticipant_id = \"a\"\ndata_dir = \"x\"\n[protocol]\nlisten = \"0.0.0.0:1\""
+                    .to_owned(),
+                "protocol.listen",
+            ),
+        ] {
+            let error = Settings::parse(&text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}
