@@ -1,0 +1,202 @@
+//! The control plane: facts in, one step, one commit, effects out.
+//!
+//! * [`advance`]: load → step → commit state, outbox and audit in one transaction; the one place
+//!   that writes protocol state.
+//! * [`automation`]: what is decided without a person, looked up by role and state.
+//! * [`negotiation`], [`transfer`], [`catalog`]: gather facts for messages and commands.
+//! * [`dispatch`]: drains the outbox, woken at once; [`deadline`]: due wake-ups.
+//! * [`publish`]: the self-description, sent to the brokers.
+
+pub mod advance;
+pub mod automation;
+pub mod catalog;
+pub mod deadline;
+pub mod dispatch;
+pub mod error;
+pub mod negotiation;
+pub mod publish;
+pub mod transfer;
+pub mod wire_format;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use jiff::Timestamp;
+use kontor_core::id::{MessageId, ParticipantId, ProcessId};
+use kontor_wire::client::PeerClient;
+use kontor_wire::egress::EgressFilter;
+use tokio::sync::{Notify, broadcast, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use url::Url;
+
+use self::automation::Rules;
+use self::dispatch::Outbox;
+use crate::data::gate::Grants;
+use crate::settings::Delivery;
+use crate::store::Store;
+
+/// What the control plane is made of. Built once, by the composition root.
+pub struct Parts {
+    /// Who we are.
+    pub participant: ParticipantId,
+    /// A name for people.
+    pub title: String,
+    /// How peers reach us: the base of the protocol port, without a trailing slash.
+    pub public_url: Url,
+    /// Where state is kept.
+    pub store: Store,
+    /// How peers are reached.
+    pub client: PeerClient,
+    /// Which addresses peers may make us call.
+    pub egress: EgressFilter,
+    /// What is decided without a person.
+    pub rules: Rules,
+    /// How hard a message is tried.
+    pub delivery: Delivery,
+    /// The provider's open grants.
+    pub grants: Arc<Grants>,
+    /// The folder that received data is written to.
+    pub sink_root: PathBuf,
+    /// Folders that datasets may name files in.
+    pub source_roots: Vec<PathBuf>,
+    /// Brokers that we publish to.
+    pub brokers: Vec<publish::BrokerAddress>,
+    /// How many processes one counterparty may have open.
+    pub open_processes_max: usize,
+    /// Ends everything.
+    pub shutdown: CancellationToken,
+}
+
+/// The control plane.
+pub struct Control {
+    pub(crate) parts: Parts,
+    pub(crate) outbox: Outbox,
+    pub(crate) wake: Notify,
+    pub(crate) published: Notify,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) pulls: Mutex<HashMap<ProcessId, watch::Sender<Option<String>>>>,
+    pub(crate) openings: Mutex<HashMap<ProcessId, Vec<transfer::Opening>>>,
+    pub(crate) publications: Mutex<HashMap<String, publish::PublicationState>>,
+    changes: broadcast::Sender<ProcessId>,
+    this: OnceLock<std::sync::Weak<Control>>,
+}
+
+impl Control {
+    /// Puts the parts together; nothing runs before [`Control::start`].
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let control = Arc::new(Self {
+            outbox: Outbox::new(parts.delivery.in_flight_max),
+            parts,
+            wake: Notify::new(),
+            published: Notify::new(),
+            tasks: TaskTracker::new(),
+            pulls: Mutex::default(),
+            openings: Mutex::default(),
+            publications: Mutex::default(),
+            changes: broadcast::channel(1024).0,
+            this: OnceLock::new(),
+        });
+        let _ = control.this.set(Arc::downgrade(&control));
+        control
+    }
+
+    /// Who we are.
+    #[must_use]
+    pub fn participant(&self) -> &ParticipantId {
+        &self.parts.participant
+    }
+
+    /// Where state is kept.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.parts.store
+    }
+
+    /// The base of the protocol: what peers append message paths to, without a trailing slash.
+    #[must_use]
+    pub fn protocol_base(&self) -> String {
+        format!("{}/dsp/2025-1", self.public_base())
+    }
+
+    /// The base of the protocol port, without a trailing slash.
+    #[must_use]
+    pub fn public_base(&self) -> &str {
+        self.parts.public_url.as_str().trim_end_matches('/')
+    }
+
+    /// Names of processes that changed, as they change; slow readers miss some.
+    #[must_use]
+    pub fn changes(&self) -> broadcast::Receiver<ProcessId> {
+        self.changes.subscribe()
+    }
+
+    pub(crate) fn changed(&self, process: &ProcessId) {
+        let _ = self.changes.send(process.clone());
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    pub(crate) fn fresh_message_id(&self) -> MessageId {
+        MessageId::parse(fresh_urn()).unwrap_or_else(|_| unreachable_id())
+    }
+
+    pub(crate) fn fresh_process_id(&self) -> ProcessId {
+        ProcessId::parse(fresh_urn()).unwrap_or_else(|_| unreachable_id())
+    }
+
+    /// Runs a task that ends with the connector.
+    pub(crate) fn spawn<F>(&self, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let shutdown = self.parts.shutdown.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = future => {}
+            }
+        });
+    }
+
+    /// A handle to ourselves for tasks.
+    pub(crate) fn arc(&self) -> Option<Arc<Self>> {
+        self.this.get().and_then(std::sync::Weak::upgrade)
+    }
+
+    /// Takes up what a previous run left: waiting messages, open grants, running pulls, due
+    /// times; then keeps going until shutdown.
+    ///
+    /// # Errors
+    /// [`error::ControlError`] when the store cannot be read.
+    pub async fn start(self: &Arc<Self>) -> Result<(), error::ControlError> {
+        self.resume_outbox().await?;
+        self.resume_negotiations().await?;
+        self.resume_transfers().await?;
+        self.spawn(deadline::run(self.clone()));
+        for broker in self.parts.brokers.clone() {
+            self.spawn(publish::run(self.clone(), broker));
+        }
+        Ok(())
+    }
+
+    /// Waits until all tasks have ended after shutdown.
+    pub async fn stopped(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// A fresh `urn:uuid:…`.
+#[must_use]
+pub fn fresh_urn() -> String {
+    format!("urn:uuid:{}", uuid::Uuid::new_v4())
+}
+
+fn unreachable_id<T>() -> T {
+    unreachable!("a fresh URN is a valid identifier")
+}

@@ -1,0 +1,502 @@
+//! Load → step → commit state, outbox, agreement and audit in one transaction: the one place
+//! that writes protocol state. There is no match on states here.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kontor_core::effect::{Effect, Outgoing, Record, StopReason};
+use kontor_core::id::{AgreementId, MessageId, ProcessId};
+use kontor_core::negotiation::{self, Negotiation, OfferKind};
+use kontor_core::refusal::Refusal;
+use kontor_core::transfer::{self, Transfer};
+
+use super::automation::{Action, Decision};
+use super::error::ControlError;
+use super::wire_format::{self, Pids};
+use super::{Control, fresh_urn};
+use crate::model::{AgreementRecord, AgreementState, AuditRecord, Machine, OutboxEntry, TransferDetail};
+use crate::store::{Batch, StoreError};
+
+/// How often one input is stepped again after somebody else changed the same process.
+const CONFLICTS_MAX: u32 = 32;
+/// How many decisions of rules one input may set off; a rule set that circles ends here.
+const DECISIONS_MAX: u32 = 8;
+
+/// A process after an advance, and the messages that are to be sent now.
+#[derive(Debug)]
+pub struct Advanced<T> {
+    /// The process.
+    pub value: T,
+    /// To be handed to the outbox: by the caller, so that an answer to the message that caused
+    /// them can leave first.
+    pub outgoing: Vec<OutboxEntry>,
+}
+
+/// What the terms of an offer are to us, given the negotiation that it came in.
+pub type Terms<'a> = &'a (dyn Fn(&Negotiation) -> Result<OfferKind, Refusal> + Send + Sync);
+
+/// A negotiation's step with everything that rules decided after it, ready to be committed.
+struct Settled<T> {
+    next: T,
+    batch: Batch,
+    outgoing: Vec<OutboxEntry>,
+    flow: Option<FlowOrder>,
+    later: Option<Decision>,
+    changed: bool,
+}
+
+/// What the data plane is told after the commit.
+#[derive(Debug, Clone)]
+enum FlowOrder {
+    Start,
+    Stop(StopReason),
+}
+
+impl Control {
+    /// Advances a stored negotiation by one input.
+    pub(crate) async fn advance_negotiation(
+        &self,
+        id: &ProcessId,
+        input: negotiation::Input,
+        terms: Terms<'_>,
+        done: Option<&MessageId>,
+    ) -> Result<Advanced<Negotiation>, ControlError> {
+        for _ in 0..CONFLICTS_MAX {
+            let Some(loaded) = self.parts.store.negotiation(id).await? else {
+                return Err(ControlError::not_found("negotiation", id.as_str()));
+            };
+            let batch = Batch { outbox_done: done.cloned().into_iter().collect(), ..Batch::default() };
+            match self.commit_negotiation(loaded.value, loaded.version, Some(input.clone()), terms, batch).await {
+                Err(ControlError::Store(StoreError::Conflict { .. })) => {}
+                other => return other,
+            }
+        }
+        Err(ControlError::Busy)
+    }
+
+    /// Steps a negotiation that was loaded (or begun, with version 0) and commits it.
+    pub(crate) async fn commit_negotiation(
+        &self,
+        negotiation: Negotiation,
+        version: u64,
+        input: Option<negotiation::Input>,
+        terms: Terms<'_>,
+        batch: Batch,
+    ) -> Result<Advanced<Negotiation>, ControlError> {
+        let settled = self.settle_negotiation(negotiation, input, terms, batch)?;
+        let Settled { next, mut batch, outgoing, later, changed, .. } = settled;
+        if changed {
+            batch.negotiation = Some((next.clone(), version));
+        }
+        if changed || !batch.outbox_done.is_empty() {
+            self.parts.store.commit(batch).await?;
+            self.changed(&next.id);
+        }
+        if let Some(decision) = later {
+            self.decide_negotiation_later(next.clone(), decision);
+        }
+        Ok(Advanced { value: next, outgoing })
+    }
+
+    fn settle_negotiation(
+        &self,
+        negotiation: Negotiation,
+        input: Option<negotiation::Input>,
+        terms: Terms<'_>,
+        batch: Batch,
+    ) -> Result<Settled<Negotiation>, ControlError> {
+        let now = self.now();
+        let mut settled =
+            Settled { next: negotiation, batch, outgoing: Vec::new(), flow: None, later: None, changed: false };
+        settled.batch.now = now;
+        let settle_rules = input.is_none();
+        if let Some(input) = input {
+            let facts = negotiation::Facts { now, message_id: self.fresh_message_id(), terms: terms(&settled.next) };
+            let outcome = settled.next.clone().step(input, &facts)?;
+            if !outcome.changed {
+                return Ok(settled);
+            }
+            self.take_negotiation(outcome, &mut settled, now);
+        }
+        for _ in 0..DECISIONS_MAX {
+            if settled.next.pending.is_some() || !(settled.changed || settle_rules) {
+                break;
+            }
+            let Some(decision) = self.parts.rules.negotiation(&settled.next) else { break };
+            if !decision.after.is_zero() {
+                settled.later = Some(decision);
+                break;
+            }
+            let Some(command) = negotiation_command(decision.action, &settled.next) else { break };
+            let facts = negotiation::Facts { now, message_id: self.fresh_message_id(), terms: terms(&settled.next) };
+            match settled.next.clone().step(negotiation::Input::Decided(command), &facts) {
+                Ok(outcome) if outcome.changed => self.take_negotiation(outcome, &mut settled, now),
+                Ok(_) => break,
+                Err(refusal) => {
+                    tracing::warn!(negotiation.id = %settled.next.id, %refusal, "a rule's decision was refused");
+                    break;
+                }
+            }
+        }
+        Ok(settled)
+    }
+
+    fn take_negotiation(&self, outcome: negotiation::Outcome, settled: &mut Settled<Negotiation>, now: Timestamp) {
+        let before = settled.next.state.name();
+        settled.next = outcome.next;
+        settled.changed = true;
+        let state = settled.next.state.name();
+        if state != before {
+            self.parts.rules.entered(&settled.next.id, state.as_str(), state.is_terminal());
+        }
+        let next = settled.next.clone();
+        for effect in outcome.effects {
+            match effect {
+                Effect::Send(message) => {
+                    let entry = self.negotiation_entry(&next, &message, now);
+                    settled.outgoing.push(entry.clone());
+                    settled.batch.outbox.push(entry);
+                }
+                Effect::Cancel(id) => self.cancel(id, &mut settled.outgoing, &mut settled.batch),
+                Effect::StoreAgreement(agreement) => {
+                    settled.batch.agreement = Some(agreement_record(&next, *agreement));
+                }
+                Effect::Record(record) => {
+                    let agreement = next.agreement().map(|agreement| agreement.id.clone());
+                    settled.batch.audit.push(audit(&next.id, &next.counterparty, agreement, record, now));
+                }
+                Effect::WakeAt(_) | Effect::StartFlow | Effect::StopFlow(_) => {}
+            }
+        }
+        if let Some(agreement) = next.agreement()
+            && state == negotiation::StateName::Finalized
+        {
+            settled.batch.agreement = Some(agreement_record(&next, agreement.clone()));
+        }
+    }
+
+    /// Advances a stored transfer by one input. `permission` is evaluated afresh each time.
+    pub(crate) async fn advance_transfer(
+        &self,
+        id: &ProcessId,
+        input: transfer::Input,
+        detail: Option<TransferDetail>,
+        done: Option<&MessageId>,
+    ) -> Result<Advanced<Transfer>, ControlError> {
+        for _ in 0..CONFLICTS_MAX {
+            let Some(loaded) = self.parts.store.transfer(id).await? else {
+                return Err(ControlError::not_found("transfer", id.as_str()));
+            };
+            let batch = Batch {
+                transfer_detail: detail.clone(),
+                outbox_done: done.cloned().into_iter().collect(),
+                ..Batch::default()
+            };
+            match self.commit_transfer(loaded.value, loaded.version, Some(input.clone()), batch).await {
+                Err(ControlError::Store(StoreError::Conflict { .. })) => {}
+                other => return other,
+            }
+        }
+        Err(ControlError::Busy)
+    }
+
+    /// Steps a transfer that was loaded (or begun, with version 0) and commits it.
+    pub(crate) async fn commit_transfer(
+        &self,
+        transfer: Transfer,
+        version: u64,
+        input: Option<transfer::Input>,
+        batch: Batch,
+    ) -> Result<Advanced<Transfer>, ControlError> {
+        let settled = self.settle_transfer(transfer, input, batch).await?;
+        let Settled { next, mut batch, outgoing, flow, later, changed } = settled;
+        if !changed && !batch.outbox_done.is_empty() {
+            batch.transfer_detail = None;
+            self.parts.store.commit(batch).await?;
+        } else if changed {
+            batch.transfer = Some((next.clone(), version));
+            let wakes = batch.wake.is_some();
+            let detail = batch.transfer_detail.clone();
+            // A running flow is stopped before the commit: data must not outrun the decision.
+            if let Some(FlowOrder::Stop(reason)) = &flow {
+                self.stop_flow(&next, *reason);
+            }
+            self.parts.store.commit(batch).await?;
+            self.changed(&next.id);
+            if wakes {
+                self.wake.notify_one();
+            }
+            self.after_transfer_commit(&next, detail, matches!(flow, Some(FlowOrder::Start))).await;
+        }
+        if let Some(decision) = later {
+            self.decide_transfer_later(next.clone(), decision);
+        }
+        Ok(Advanced { value: next, outgoing })
+    }
+
+    async fn settle_transfer(
+        &self,
+        transfer: Transfer,
+        input: Option<transfer::Input>,
+        batch: Batch,
+    ) -> Result<Settled<Transfer>, ControlError> {
+        let now = self.now();
+        let mut settled =
+            Settled { next: transfer, batch, outgoing: Vec::new(), flow: None, later: None, changed: false };
+        settled.batch.now = now;
+        let settle_rules = input.is_none();
+        let permission = self.permission(&settled.next, now).await?;
+        if let Some(input) = input {
+            let facts = transfer::Facts { now, message_id: self.fresh_message_id(), permission: permission.clone() };
+            let outcome = settled.next.clone().step(input, &facts)?;
+            if !outcome.changed {
+                self.take_transfer_effects_only(&outcome, &mut settled);
+                return Ok(settled);
+            }
+            self.take_transfer(outcome, &mut settled, now);
+        }
+        for _ in 0..DECISIONS_MAX {
+            if settled.next.pending.is_some() || !(settled.changed || settle_rules) {
+                break;
+            }
+            let Some(decision) = self.parts.rules.transfer(&settled.next) else { break };
+            if !decision.after.is_zero() {
+                settled.later = Some(decision);
+                break;
+            }
+            let Some(command) = self.transfer_command(decision.action, &settled.next, &mut settled.batch).await? else {
+                break;
+            };
+            let facts = transfer::Facts { now, message_id: self.fresh_message_id(), permission: permission.clone() };
+            match settled.next.clone().step(transfer::Input::Decided(command), &facts) {
+                Ok(outcome) if outcome.changed => self.take_transfer(outcome, &mut settled, now),
+                Ok(_) => break,
+                Err(refusal) => {
+                    // The policy says no: the consumer learns why, instead of waiting for ever.
+                    let end =
+                        transfer::Command::Terminate { code: Some(refusal.code.clone()), reason: refusal.sentences() };
+                    tracing::info!(transfer.id = %settled.next.id, %refusal, "the transfer is refused");
+                    let facts = transfer::Facts { message_id: self.fresh_message_id(), ..facts };
+                    if let Ok(outcome) = settled.next.clone().step(transfer::Input::Decided(end), &facts) {
+                        self.take_transfer(outcome, &mut settled, now);
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(settled)
+    }
+
+    /// An unchanged transfer may still ask to be woken again.
+    fn take_transfer_effects_only(&self, outcome: &transfer::Outcome, settled: &mut Settled<Transfer>) {
+        for effect in &outcome.effects {
+            if let Effect::WakeAt(at) = effect {
+                settled.batch.wake = Some((outcome.next.id.clone(), Some(*at)));
+                settled.changed = true;
+            }
+        }
+    }
+
+    fn take_transfer(&self, outcome: transfer::Outcome, settled: &mut Settled<Transfer>, now: Timestamp) {
+        let before = settled.next.state.name();
+        settled.next = outcome.next;
+        settled.changed = true;
+        let state = settled.next.state.name();
+        if state != before {
+            self.parts.rules.entered(&settled.next.id, state.as_str(), state.is_terminal());
+            if state.is_terminal() {
+                settled.batch.wake = Some((settled.next.id.clone(), None));
+            }
+        }
+        let next = settled.next.clone();
+        for effect in outcome.effects {
+            match effect {
+                Effect::Send(message) => {
+                    let entry = self.transfer_entry(&next, &message, now);
+                    settled.outgoing.push(entry.clone());
+                    settled.batch.outbox.push(entry);
+                }
+                Effect::Cancel(id) => self.cancel(id, &mut settled.outgoing, &mut settled.batch),
+                Effect::StoreAgreement(_) => {}
+                Effect::StartFlow => settled.flow = Some(FlowOrder::Start),
+                Effect::StopFlow(reason) => settled.flow = Some(FlowOrder::Stop(reason)),
+                Effect::WakeAt(at) => settled.batch.wake = Some((next.id.clone(), Some(at))),
+                Effect::Record(record) => {
+                    settled.batch.audit.push(audit(
+                        &next.id,
+                        &next.counterparty,
+                        Some(next.agreement.clone()),
+                        record,
+                        now,
+                    ));
+                }
+            }
+        }
+    }
+
+    fn cancel(&self, id: MessageId, outgoing: &mut Vec<OutboxEntry>, batch: &mut Batch) {
+        outgoing.retain(|entry| entry.id != id);
+        batch.outbox.retain(|entry| entry.id != id);
+        self.outbox.cancel(&id);
+        batch.outbox_done.push(id);
+    }
+
+    fn negotiation_entry(
+        &self,
+        negotiation: &Negotiation,
+        message: &Outgoing<negotiation::Message>,
+        now: Timestamp,
+    ) -> OutboxEntry {
+        let callback = self.protocol_base();
+        let letter = wire_format::negotiation_letter(
+            &message.message,
+            Pids {
+                consumer: negotiation.consumer_pid(),
+                provider: negotiation.provider_pid(),
+                peer: negotiation.peer_pid.as_ref(),
+                callback: &callback,
+                id: message.id.as_str(),
+            },
+        );
+        OutboxEntry {
+            id: message.id.clone(),
+            machine: Machine::Negotiation,
+            process: negotiation.id.clone(),
+            to: negotiation.counterparty.clone(),
+            url: format!("{}{}", negotiation.peer_address, letter.path),
+            body: letter.body.to_string(),
+            queued: now,
+            attempts: 0,
+            next_attempt: now,
+            last_error: None,
+        }
+    }
+
+    fn transfer_entry(
+        &self,
+        transfer: &Transfer,
+        message: &Outgoing<transfer::Message>,
+        now: Timestamp,
+    ) -> OutboxEntry {
+        let callback = self.protocol_base();
+        let letter = wire_format::transfer_letter(
+            &message.message,
+            Pids {
+                consumer: transfer.consumer_pid(),
+                provider: transfer.provider_pid(),
+                peer: transfer.peer_pid.as_ref(),
+                callback: &callback,
+                id: message.id.as_str(),
+            },
+        );
+        OutboxEntry {
+            id: message.id.clone(),
+            machine: Machine::Transfer,
+            process: transfer.id.clone(),
+            to: transfer.counterparty.clone(),
+            url: format!("{}{}", transfer.peer_address, letter.path),
+            body: letter.body.to_string(),
+            queued: now,
+            attempts: 0,
+            next_attempt: now,
+            last_error: None,
+        }
+    }
+
+    /// A rule that waits: acted on later, if the process still stands where it stood.
+    fn decide_negotiation_later(&self, negotiation: Negotiation, decision: Decision) {
+        let Some(control) = self.arc() else { return };
+        self.spawn(async move {
+            tokio::time::sleep(decision.after).await;
+            let Ok(Some(now)) = control.parts.store.negotiation(&negotiation.id).await else { return };
+            if now.value.state != negotiation.state || now.value.pending.is_some() {
+                return;
+            }
+            let Some(command) = negotiation_command(decision.action, &now.value) else { return };
+            let published = |_: &Negotiation| Ok(OfferKind::Published);
+            let input = negotiation::Input::Decided(command);
+            match control.advance_negotiation(&negotiation.id, input, &published, None).await {
+                Ok(advanced) => control.send(advanced.outgoing),
+                Err(error) => tracing::warn!(negotiation.id = %negotiation.id, %error, "a rule's decision failed"),
+            }
+        });
+    }
+
+    fn decide_transfer_later(&self, transfer: Transfer, decision: Decision) {
+        let Some(control) = self.arc() else { return };
+        self.spawn(async move {
+            tokio::time::sleep(decision.after).await;
+            let Ok(Some(now)) = control.parts.store.transfer(&transfer.id).await else { return };
+            if now.value.state != transfer.state || now.value.pending.is_some() {
+                return;
+            }
+            if let Err(error) = control.decide_transfer_action(&now.value, decision.action).await {
+                tracing::warn!(transfer.id = %transfer.id, %error, "a rule's decision failed");
+            }
+        });
+    }
+
+    /// Acts on a rule's decision about a transfer.
+    pub(crate) async fn decide_transfer_action(&self, transfer: &Transfer, action: Action) -> Result<(), ControlError> {
+        let mut batch = Batch::default();
+        let Some(command) = self.transfer_command(action, transfer, &mut batch).await? else { return Ok(()) };
+        let input = transfer::Input::Decided(command);
+        let advanced = self.advance_transfer(&transfer.id, input, batch.transfer_detail, None).await?;
+        self.send(advanced.outgoing);
+        Ok(())
+    }
+
+    /// Hands messages to the outbox.
+    pub(crate) fn send(&self, entries: Vec<OutboxEntry>) {
+        let Some(control) = self.arc() else { return };
+        for entry in entries {
+            self.deliver(control.clone(), entry, Duration::ZERO);
+        }
+    }
+}
+
+/// What a rule's action means for a negotiation that stands like this.
+fn negotiation_command(action: Action, negotiation: &Negotiation) -> Option<negotiation::Command> {
+    use negotiation::Command;
+    Some(match action {
+        Action::Request => Command::Request { offer: negotiation.offer()?.clone() },
+        Action::Offer => Command::Offer { offer: negotiation.offer()?.clone() },
+        Action::Accept => Command::Accept,
+        Action::Agree => Command::Agree { id: AgreementId::parse(fresh_urn()).ok()? },
+        Action::Verify => Command::Verify,
+        Action::Finalize => Command::Finalize,
+        Action::Terminate => Command::Terminate {
+            code: Some("rule".to_owned()),
+            reason: vec!["ended by a rule of the operator".to_owned()],
+        },
+        Action::Hold | Action::Start | Action::Suspend | Action::Complete => return None,
+    })
+}
+
+fn agreement_record(negotiation: &Negotiation, agreement: negotiation::Agreement) -> AgreementRecord {
+    let in_force = negotiation.state.name() == negotiation::StateName::Finalized;
+    AgreementRecord {
+        agreement,
+        role: negotiation.role,
+        counterparty: negotiation.counterparty.clone(),
+        negotiation: negotiation.id.clone(),
+        state: if in_force { AgreementState::InForce } else { AgreementState::Pending },
+    }
+}
+
+fn audit(
+    process: &ProcessId,
+    counterparty: &kontor_core::id::ParticipantId,
+    agreement: Option<AgreementId>,
+    record: Record,
+    at: Timestamp,
+) -> AuditRecord {
+    AuditRecord {
+        at,
+        process: Some(process.clone()),
+        counterparty: Some(counterparty.clone()),
+        agreement,
+        event: record.event,
+        detail: record.detail,
+    }
+}

@@ -1,0 +1,244 @@
+//! What is decided without a person: rules looked up by machine, role and state.
+//!
+//! The built-in rules follow the policy: a request that means the same as a published offer is
+//! agreed to, a verified agreement is finalized, a requested transfer is started when its policy
+//! allows it. An operator's file can add rules for single datasets, offers or agreements; the
+//! first that matches decides, and `hold` leaves the decision to a person.
+//!
+//! ```toml
+//! [[rule]]
+//! machine = "negotiation"      # or "transfer"
+//! role = "provider"            # or "consumer"
+//! state = "REQUESTED"
+//! subject = "urn:data:1"       # dataset (negotiation) or agreement (transfer); absent: all
+//! visit = 1                    # only the n-th time that the state is entered; absent: always
+//! action = "hold"              # request offer accept agree verify finalize terminate
+//!                              # start suspend complete, or hold
+//! after_ms = 0                 # waits before it acts
+//! ```
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use kontor_core::id::ProcessId;
+use kontor_core::negotiation::{Negotiation, OfferKind, Role, State, StateName};
+use kontor_core::transfer::{self, Transfer};
+use serde::Deserialize;
+
+use crate::settings::{Approval, SettingsError};
+
+/// Which machine a rule is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Machine {
+    /// Contract negotiation.
+    Negotiation,
+    /// Transfer process.
+    Transfer,
+}
+
+/// What a rule does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// Nothing: a person decides.
+    Hold,
+    /// Consumer: ask again with the same terms.
+    Request,
+    /// Provider: offer what is on the table.
+    Offer,
+    /// Consumer: accept.
+    Accept,
+    /// Provider: agree.
+    Agree,
+    /// Consumer: verify.
+    Verify,
+    /// Provider: finalize.
+    Finalize,
+    /// Either: terminate.
+    Terminate,
+    /// Start or resume a transfer.
+    Start,
+    /// Suspend a transfer.
+    Suspend,
+    /// Complete a transfer.
+    Complete,
+}
+
+/// One rule of an operator's file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    machine: Machine,
+    role: Role,
+    state: String,
+    #[serde(default)]
+    subject: Option<String>,
+    #[serde(default)]
+    visit: Option<u32>,
+    action: Action,
+    #[serde(default)]
+    after_ms: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleFile {
+    #[serde(default)]
+    rule: Vec<Rule>,
+}
+
+/// A decision, and how long to wait before it is acted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// What to do; never `Hold`.
+    pub action: Action,
+    /// After this time; zero acts in the same commit.
+    pub after: Duration,
+}
+
+/// The rules in force.
+#[derive(Debug)]
+pub struct Rules {
+    approval: Approval,
+    rules: Vec<Rule>,
+    /// How often a process entered a state; kept only when a rule counts visits.
+    visits: Mutex<HashMap<(ProcessId, &'static str), u32>>,
+}
+
+impl Rules {
+    /// The built-in rules alone.
+    #[must_use]
+    pub fn built_in(approval: Approval) -> Self {
+        Self { approval, rules: Vec::new(), visits: Mutex::default() }
+    }
+
+    /// The built-in rules behind those of a file.
+    ///
+    /// # Errors
+    /// [`SettingsError`] when the file cannot be read or a rule is not one.
+    pub fn load(approval: Approval, file: &Path) -> Result<Self, SettingsError> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| SettingsError::Unreadable(format!("{}: {error}", file.display())))?;
+        Self::parse(approval, &text)
+    }
+
+    /// The built-in rules behind those of a TOML text.
+    ///
+    /// # Errors
+    /// [`SettingsError`] when a rule is not one.
+    pub fn parse(approval: Approval, text: &str) -> Result<Self, SettingsError> {
+        let file: RuleFile = config::Config::builder()
+            .add_source(config::File::from_str(text, config::FileFormat::Toml))
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .map_err(|error| SettingsError::Value { key: "automation.rules".to_owned(), rule: error.to_string() })?;
+        for rule in &file.rule {
+            let names: &[&str] = match rule.machine {
+                Machine::Negotiation => {
+                    &["REQUESTED", "OFFERED", "ACCEPTED", "AGREED", "VERIFIED", "FINALIZED", "TERMINATED"]
+                }
+                Machine::Transfer => &["REQUESTED", "STARTED", "SUSPENDED", "COMPLETED", "TERMINATED"],
+            };
+            if !names.contains(&rule.state.as_str()) {
+                return Err(SettingsError::Value {
+                    key: "automation.rules: state".to_owned(),
+                    rule: format!("`{}` is no state; {} would have passed", rule.state, names.join(", ")),
+                });
+            }
+        }
+        Ok(Self { approval, rules: file.rule, visits: Mutex::default() })
+    }
+
+    /// Notes that a process entered a state, for rules that count visits.
+    pub fn entered(&self, process: &ProcessId, state: &'static str, terminal: bool) {
+        if !self.rules.iter().any(|rule| rule.visit.is_some()) {
+            return;
+        }
+        let mut visits = self.visits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if terminal {
+            visits.retain(|(known, _), _| known != process);
+        } else {
+            *visits.entry((process.clone(), state)).or_insert(0) += 1;
+        }
+    }
+
+    /// What to do with a negotiation as it stands; `None` leaves it to a person or the peer.
+    #[must_use]
+    pub fn negotiation(&self, negotiation: &Negotiation) -> Option<Decision> {
+        let subjects: Vec<&str> = match negotiation.offer() {
+            Some(offer) => vec![offer.target.as_str(), offer.id.as_str()],
+            None => negotiation.agreement().map(|agreement| agreement.target.as_str()).into_iter().collect(),
+        };
+        let state = negotiation.state.name();
+        if let Some(found) =
+            self.of_file(Machine::Negotiation, negotiation.role, state.as_str(), &subjects, &negotiation.id)
+        {
+            return found;
+        }
+        let at_once = |action| Some(Decision { action, after: Duration::ZERO });
+        let automatic = self.approval == Approval::Automatic;
+        match (negotiation.role, &negotiation.state) {
+            (Role::Provider, State::Requested { kind: OfferKind::Published, .. }) if automatic => {
+                at_once(Action::Agree)
+            }
+            // What the consumer accepted is an offer that we made ourselves.
+            (Role::Provider, State::Accepted { .. }) => at_once(Action::Agree),
+            (Role::Provider, State::Verified { .. }) => at_once(Action::Finalize),
+            (Role::Consumer, State::Offered { kind: OfferKind::Published, .. }) => at_once(Action::Accept),
+            (Role::Consumer, State::Agreed { .. }) => at_once(Action::Verify),
+            _ => None,
+        }
+    }
+
+    /// What to do with a transfer as it stands.
+    #[must_use]
+    pub fn transfer(&self, transfer: &Transfer) -> Option<Decision> {
+        let subjects = [transfer.agreement.as_str(), transfer.dataset.as_str()];
+        let state = transfer.state.name();
+        if let Some(found) = self.of_file(Machine::Transfer, transfer.role, state.as_str(), &subjects, &transfer.id) {
+            return found;
+        }
+        match (transfer.role, state) {
+            (Role::Provider, transfer::StateName::Requested) => {
+                Some(Decision { action: Action::Start, after: Duration::ZERO })
+            }
+            _ => None,
+        }
+    }
+
+    /// `Some(None)` is a rule that holds.
+    fn of_file(
+        &self,
+        machine: Machine,
+        role: Role,
+        state: &'static str,
+        subjects: &[&str],
+        process: &ProcessId,
+    ) -> Option<Option<Decision>> {
+        let rule = self.rules.iter().find(|rule| {
+            rule.machine == machine
+                && rule.role == role
+                && rule.state == state
+                && rule.subject.as_deref().is_none_or(|subject| subjects.contains(&subject))
+                && rule.visit.is_none_or(|wanted| self.visits_of(process, state) == wanted)
+        })?;
+        Some(match rule.action {
+            Action::Hold => None,
+            action => Some(Decision { action, after: Duration::from_millis(rule.after_ms) }),
+        })
+    }
+
+    fn visits_of(&self, process: &ProcessId, state: &'static str) -> u32 {
+        let visits = self.visits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        visits.get(&(process.clone(), state)).copied().unwrap_or(1)
+    }
+}
+
+/// Whether a negotiation in this state can still change by our doing.
+#[must_use]
+pub fn is_open(state: StateName) -> bool {
+    !state.is_terminal()
+}

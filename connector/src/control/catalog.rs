@@ -1,0 +1,354 @@
+//! Our catalogue as a given peer may see it, and the catalogues of others.
+
+use bytes::Bytes;
+use kontor_core::catalog;
+use kontor_core::id::{DatasetId, OfferId, ParticipantId};
+use kontor_core::negotiation::Offer;
+use kontor_core::policy;
+use kontor_core::refusal::{Fault, Refusal};
+use kontor_vocab::context::compact;
+use kontor_vocab::dcat::{Catalog, DataService, Dataset, Distribution};
+use kontor_vocab::dsp;
+use kontor_vocab::iri::FORMAT_HTTP_PULL;
+use kontor_vocab::odrl::PolicyDocument;
+use serde_json::{Map, Value, json};
+
+use super::Control;
+use super::error::ControlError;
+use super::wire_format;
+use crate::model::{AuditRecord, DatasetRecord, OfferRecord, PolicyRecord};
+use crate::store::{Batch, Expect, Page};
+
+/// A page of our catalogue, and the cursor of the next one.
+#[derive(Debug)]
+pub struct CatalogPage {
+    /// The catalogue.
+    pub catalog: Catalog,
+    /// Cursor of the next page.
+    pub next: Option<String>,
+}
+
+impl Control {
+    /// A page of the catalogue as the peer may see it: datasets with at least one visible offer.
+    ///
+    /// # Errors
+    /// [`ControlError::Store`] when the store cannot be read.
+    pub async fn catalog_for(&self, peer: &ParticipantId, after: Option<String>) -> Result<CatalogPage, ControlError> {
+        let page = Page { after, ..Page::largest() };
+        let listing = self.parts.store.datasets(&page).await?;
+        let mut datasets = Vec::new();
+        for record in listing.items {
+            if let Some(dataset) = self.dataset_document(&record.value, Some(peer)).await? {
+                datasets.push(dataset);
+            }
+        }
+        let catalog = Catalog {
+            context: Some(dsp::context()),
+            id: format!("{}#catalog", self.participant()),
+            kind: "Catalog".to_owned(),
+            participant_id: Some(self.participant().to_string()),
+            service: vec![self.service()],
+            dataset: datasets,
+            catalog: Vec::new(),
+            extra: Map::new(),
+        };
+        Ok(CatalogPage { catalog, next: listing.next })
+    }
+
+    /// One dataset as the peer may see it; unknown and not visible read the same.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] with fault `NotFound`.
+    pub async fn dataset_for(&self, peer: &ParticipantId, id: &str) -> Result<Dataset, ControlError> {
+        let unknown = || ControlError::not_found("dataset", id);
+        let id = DatasetId::parse(id).map_err(|_| unknown())?;
+        let record = self.parts.store.dataset(&id).await?.ok_or_else(unknown)?;
+        let mut dataset = self.dataset_document(&record.value, Some(peer)).await?.ok_or_else(unknown)?;
+        dataset.context = Some(dsp::context());
+        Ok(dataset)
+    }
+
+    fn service(&self) -> DataService {
+        DataService {
+            id: format!("{}#dsp", self.participant()),
+            kind: "DataService".to_owned(),
+            endpoint_url: Some(self.protocol_base()),
+            extra: Map::new(),
+        }
+    }
+
+    /// A dataset with the offers that the peer may see (`None`: every public offer, as the
+    /// broker is told); `None` when there is no such offer.
+    pub(super) async fn dataset_document(
+        &self,
+        record: &DatasetRecord,
+        peer: Option<&ParticipantId>,
+    ) -> Result<Option<Dataset>, ControlError> {
+        let now = self.now();
+        let offers: Vec<PolicyDocument> = self
+            .parts
+            .store
+            .offers_of(&record.id)
+            .await?
+            .into_iter()
+            .map(|offer| offer.offer)
+            .filter(|offer| match peer {
+                Some(peer) => catalog::visible(offer, peer, now).is_ok(),
+                None => offer.audience == catalog::Audience::Everyone,
+            })
+            .map(|offer| offer.policy.without("target").with("@type", "Offer").with("@id", offer.id.as_str()))
+            .collect();
+        if offers.is_empty() {
+            return Ok(None);
+        }
+        let mut extra = Map::new();
+        extra.insert("title".to_owned(), json!(record.title));
+        if !record.description.is_empty() {
+            extra.insert("description".to_owned(), json!(record.description));
+        }
+        if !record.keywords.is_empty() {
+            extra.insert("keyword".to_owned(), json!(record.keywords));
+        }
+        let mut distribution = Map::new();
+        distribution.insert("mediaType".to_owned(), json!(record.media_type));
+        Ok(Some(Dataset {
+            context: None,
+            id: record.id.to_string(),
+            kind: "Dataset".to_owned(),
+            has_policy: offers,
+            distribution: vec![Distribution {
+                kind: "Distribution".to_owned(),
+                format: FORMAT_HTTP_PULL.to_owned(),
+                access_service: serde_json::to_value(self.service()).unwrap_or(Value::Null),
+                extra: distribution,
+            }],
+            extra,
+        }))
+    }
+
+    /// Asks another connector for its catalogue.
+    ///
+    /// # Errors
+    /// [`ControlError::Peer`] when it does not answer usefully.
+    pub async fn remote_catalog(
+        &self,
+        peer: &ParticipantId,
+        address: &str,
+        filter: Option<Value>,
+    ) -> Result<Value, ControlError> {
+        let base = self.checked_callback(address, "address")?;
+        let body = dsp::CatalogRequest {
+            context: Some(dsp::context()),
+            kind: "CatalogRequestMessage".to_owned(),
+            filter,
+            extra: Map::new(),
+        };
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let request = http::Request::post(format!("{base}/catalog/request"));
+        self.ask(peer, request, Bytes::from(body)).await
+    }
+
+    /// Asks another connector for one of its datasets.
+    ///
+    /// # Errors
+    /// [`ControlError::Peer`] when it does not answer usefully.
+    pub async fn remote_dataset(
+        &self,
+        peer: &ParticipantId,
+        address: &str,
+        dataset: &str,
+    ) -> Result<Value, ControlError> {
+        let base = self.checked_callback(address, "address")?;
+        let request = http::Request::get(format!("{base}/catalog/datasets/{}", wire_format::segment(dataset)));
+        self.ask(peer, request, Bytes::new()).await
+    }
+
+    async fn ask(
+        &self,
+        peer: &ParticipantId,
+        request: http::request::Builder,
+        body: Bytes,
+    ) -> Result<Value, ControlError> {
+        let request = request
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .header(http::header::ACCEPT, "application/json")
+            .body(body)
+            .map_err(|error| ControlError::Peer(format!("the address cannot be called: {error}")))?;
+        let response = self
+            .parts
+            .client
+            .send(peer, request)
+            .await
+            .map_err(|error| ControlError::Peer(format!("`{peer}` did not answer: {error}")))?;
+        let value = serde_json::from_slice::<Value>(response.body()).map(compact);
+        if !response.status().is_success() {
+            let why = match &value {
+                Ok(value) => match value.get("reason") {
+                    Some(Value::Array(items)) => wire_format::reasons(items).join("; "),
+                    Some(one) => wire_format::reasons(std::slice::from_ref(one)).join("; "),
+                    None => String::new(),
+                },
+                Err(_) => String::new(),
+            };
+            let answer = format!("`{peer}` answered {}: {why}", response.status());
+            if response.status() == http::StatusCode::NOT_FOUND {
+                return Err(Refusal::new(Fault::NotFound, "peer.not-found", answer).into());
+            }
+            return Err(ControlError::Peer(answer));
+        }
+        value.map_err(|error| ControlError::Peer(format!("`{peer}` answered with no JSON: {error}")))
+    }
+
+    /// Finds an offer in another connector's catalogue, with its target filled in.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] with fault `NotFound` when the dataset has no such offer.
+    pub async fn remote_offer(
+        &self,
+        peer: &ParticipantId,
+        address: &str,
+        dataset: &str,
+        offer: Option<&str>,
+    ) -> Result<Offer, ControlError> {
+        let document = self.remote_dataset(peer, address, dataset).await?;
+        let found: Dataset = serde_json::from_value(document)
+            .map_err(|error| ControlError::Peer(format!("`{peer}` answered with no dataset: {error}")))?;
+        let policy = found
+            .has_policy
+            .into_iter()
+            .find(|policy| offer.is_none_or(|wanted| policy.id() == Some(wanted)))
+            .ok_or_else(|| ControlError::not_found("offer", offer.unwrap_or("(any)")))?;
+        Ok(wire_format::offer(policy.with("target", dataset))?)
+    }
+
+    /// Adds or replaces a dataset.
+    ///
+    /// # Errors
+    /// [`ControlError::Store`] when it cannot be kept.
+    pub async fn put_dataset(&self, record: DatasetRecord) -> Result<(), ControlError> {
+        let now = self.now();
+        let line = catalogue_line(now, "catalog.dataset", format!("dataset `{}` offered: {}", record.id, record.title));
+        let batch = Batch { now, datasets: vec![(record, Expect::Any)], audit: vec![line], ..Batch::default() };
+        self.parts.store.commit(batch).await?;
+        self.published.notify_waiters();
+        Ok(())
+    }
+
+    /// Withdraws a dataset and its offers; agreements stay, but nothing flows any more.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] when there is none.
+    pub async fn withdraw_dataset(&self, id: &DatasetId) -> Result<(), ControlError> {
+        if self.parts.store.dataset(id).await?.is_none() {
+            return Err(ControlError::not_found("dataset", id.as_str()));
+        }
+        let now = self.now();
+        let line = catalogue_line(now, "catalog.withdrawn", format!("dataset `{id}` withdrawn"));
+        let batch = Batch { now, delete_datasets: vec![id.clone()], audit: vec![line], ..Batch::default() };
+        self.parts.store.commit(batch).await?;
+        self.published.notify_waiters();
+        Ok(())
+    }
+
+    /// Keeps a policy for use in offers.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] when it asks for what cannot be enforced here.
+    pub async fn put_policy(&self, record: PolicyRecord) -> Result<(), ControlError> {
+        policy::enforceable(&record.document)?;
+        let batch = Batch { now: self.now(), policies: vec![(record, Expect::Any)], ..Batch::default() };
+        self.parts.store.commit(batch).await?;
+        Ok(())
+    }
+
+    /// Puts up an offer.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] when the dataset does not exist, or the policy asks for what
+    /// cannot be enforced here: it is never put up and then ignored.
+    pub async fn put_offer(&self, record: OfferRecord) -> Result<(), ControlError> {
+        policy::enforceable(&record.offer.policy)?;
+        if self.parts.store.dataset(&record.offer.dataset).await?.is_none() {
+            return Err(Refusal::new(
+                Fault::NotFound,
+                "catalog.dataset",
+                format!("there is no dataset `{}`", record.offer.dataset),
+            )
+            .at("dataset")
+            .cure("the id of a dataset that was added before")
+            .into());
+        }
+        let now = self.now();
+        let line = catalogue_line(
+            now,
+            "catalog.offer",
+            format!("offer `{}` put up for `{}`", record.offer.id, record.offer.dataset),
+        );
+        let batch = Batch { now, offers: vec![(record, Expect::Any)], audit: vec![line], ..Batch::default() };
+        self.parts.store.commit(batch).await?;
+        self.published.notify_waiters();
+        Ok(())
+    }
+
+    /// Withdraws an offer; agreements made of it stay.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] when there is none.
+    pub async fn withdraw_offer(&self, id: &OfferId) -> Result<(), ControlError> {
+        if self.parts.store.offer(id).await?.is_none() {
+            return Err(ControlError::not_found("offer", id.as_str()));
+        }
+        let now = self.now();
+        let line = catalogue_line(now, "catalog.withdrawn", format!("offer `{id}` withdrawn"));
+        let batch = Batch { now, delete_offers: vec![id.clone()], audit: vec![line], ..Batch::default() };
+        self.parts.store.commit(batch).await?;
+        self.published.notify_waiters();
+        Ok(())
+    }
+}
+
+fn catalogue_line(at: jiff::Timestamp, event: &str, detail: String) -> AuditRecord {
+    AuditRecord { at, process: None, counterparty: None, agreement: None, event: event.to_owned(), detail }
+}
+
+impl Control {
+    /// Whether a source lies inside the folders that datasets may name.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] that names the folders.
+    pub fn check_source(&self, source: &crate::model::SourceSpec) -> Result<(), ControlError> {
+        use crate::model::SourceSpec;
+        let (path, want_directory) = match source {
+            SourceSpec::File { path } => (path, false),
+            SourceSpec::Directory { path } => (path, true),
+        };
+        let roots: Vec<String> = self.parts.source_roots.iter().map(|root| root.display().to_string()).collect();
+        let refuse = |message: String| {
+            ControlError::from(
+                Refusal::new(Fault::Malformed, "dataset.source", message)
+                    .at("source.path")
+                    .cure(format!("a path inside {}", roots.join(" or "))),
+            )
+        };
+        let found = self
+            .parts
+            .source_roots
+            .iter()
+            .filter_map(|root| Some((root.canonicalize().ok()?, root.join(path).canonicalize().ok()?)))
+            .find(|(root, file)| file.starts_with(root));
+        match found {
+            None => Err(refuse(format!("`{path}` is not there, or outside of the source folders"))),
+            Some((_, file)) if file.is_dir() != want_directory => {
+                let is = if want_directory { "no folder" } else { "no file" };
+                Err(refuse(format!("`{path}` is {is}")))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// How many flows of a transfer run now.
+    #[must_use]
+    pub fn running_flows(&self, id: &kontor_core::id::ProcessId) -> usize {
+        self.parts.grants.running(id)
+    }
+}

@@ -1,0 +1,58 @@
+//! Due wake-ups: sleeps until the next one, woken early when a nearer one is committed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kontor_core::transfer::Input;
+
+use super::Control;
+
+/// Longest sleep, so that a clock that was set is noticed.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+/// How many due processes are taken up at once.
+const DUE_MAX: usize = 100;
+
+/// Runs until it is dropped.
+pub async fn run(control: Arc<Control>) {
+    loop {
+        let sleep = match control.parts.store.next_wake().await {
+            Ok(None) => SLEEP_MAX,
+            Ok(Some(at)) => {
+                // A millisecond more: at the very instant the permission may still hold.
+                let wait = at.duration_since(control.now()) + jiff::SignedDuration::from_millis(1);
+                Duration::try_from(wait).unwrap_or(Duration::ZERO).min(SLEEP_MAX)
+            }
+            Err(error) => {
+                tracing::error!(%error, "the next wake-up cannot be read");
+                Duration::from_secs(1)
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(sleep) => {}
+            () = control.wake.notified() => continue,
+        }
+        let due = match control.parts.store.wakes_due(control.now(), DUE_MAX).await {
+            Ok(due) => due,
+            Err(error) => {
+                tracing::error!(%error, "due wake-ups cannot be read");
+                continue;
+            }
+        };
+        for (process, _) in due {
+            match control.advance_transfer(&process, Input::Due, None, None).await {
+                Ok(advanced) => {
+                    let again = control.parts.store.next_wake().await;
+                    // A process that asks for nothing more is not woken again.
+                    if advanced.outgoing.is_empty() && matches!(again, Ok(Some(at)) if at <= control.now()) {
+                        control.clear_wake(&process).await;
+                    }
+                    control.send(advanced.outgoing);
+                }
+                Err(error) => {
+                    tracing::warn!(transfer.id = %process, %error, "a wake-up was refused");
+                    control.clear_wake(&process).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Drains the outbox: woken at once by the commit that filled it, never polled; retries with
+//! back-off; what remains after a crash is taken up at the next start.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use kontor_core::id::{MessageId, ProcessId};
+use kontor_core::negotiation::{self, Failure};
+use kontor_core::transfer;
+use kontor_vocab::context::compact;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::Control;
+use super::error::ControlError;
+use super::negotiation::published;
+use super::wire_format;
+use crate::model::{Machine, OutboxEntry};
+use crate::store::Batch;
+
+/// How often a peer may answer that it does not know the process, before we believe it. A peer
+/// may learn of a process a moment after its message arrives here.
+const UNKNOWN_ATTEMPTS_MAX: u32 = 6;
+/// Attempts between which the outbox is updated in the store, after the first few.
+const BOOKKEEPING_EVERY: u32 = 4;
+
+/// Messages on their way.
+#[derive(Debug)]
+pub struct Outbox {
+    in_flight: Arc<Semaphore>,
+    running: Mutex<HashMap<MessageId, CancellationToken>>,
+}
+
+impl Outbox {
+    pub(crate) fn new(in_flight_max: usize) -> Self {
+        Self { in_flight: Arc::new(Semaphore::new(in_flight_max.max(1))), running: Mutex::default() }
+    }
+
+    /// Stops trying a message that was superseded.
+    pub(crate) fn cancel(&self, id: &MessageId) {
+        if let Some(token) = self.running().remove(id) {
+            token.cancel();
+        }
+    }
+
+    fn begin(&self, id: &MessageId) -> Option<CancellationToken> {
+        let mut running = self.running();
+        if running.contains_key(id) {
+            return None;
+        }
+        let token = CancellationToken::new();
+        running.insert(id.clone(), token.clone());
+        Some(token)
+    }
+
+    fn end(&self, id: &MessageId) {
+        self.running().remove(id);
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<MessageId, CancellationToken>> {
+        self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// What became of one attempt.
+enum Attempt {
+    Delivered { peer_pid: Option<ProcessId> },
+    Again(String),
+    Unknown(String),
+    Refused(String),
+}
+
+impl Control {
+    /// Takes up the messages that a previous run left.
+    pub(crate) async fn resume_outbox(self: &Arc<Self>) -> Result<(), ControlError> {
+        for entry in self.parts.store.outbox_all().await? {
+            let wait = entry.next_attempt.duration_since(self.now());
+            let wait = Duration::try_from(wait).unwrap_or(Duration::ZERO).min(self.backoff(1));
+            self.deliver(self.clone(), entry, wait);
+        }
+        Ok(())
+    }
+
+    /// Starts delivering a message, in its own task.
+    pub(crate) fn deliver(&self, control: Arc<Self>, entry: OutboxEntry, wait: Duration) {
+        let Some(cancelled) = self.outbox.begin(&entry.id) else { return };
+        self.spawn(async move {
+            let id = entry.id.clone();
+            tokio::select! {
+                () = cancelled.cancelled() => {}
+                () = control.clone().keep_trying(entry, wait) => {}
+            }
+            control.outbox.end(&id);
+        });
+    }
+
+    async fn keep_trying(self: Arc<Self>, mut entry: OutboxEntry, wait: Duration) {
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        let mut unknown = 0;
+        loop {
+            let attempt = {
+                let Ok(_permit) = self.outbox.in_flight.clone().acquire_owned().await else { return };
+                self.attempt(&entry).await
+            };
+            let detail = match attempt {
+                Attempt::Delivered { peer_pid } => return self.delivered(&entry, peer_pid).await,
+                Attempt::Refused(detail) => return self.undelivered(&entry, true, detail).await,
+                Attempt::Unknown(detail) => {
+                    unknown += 1;
+                    if unknown >= UNKNOWN_ATTEMPTS_MAX {
+                        return self.undelivered(&entry, true, detail).await;
+                    }
+                    detail
+                }
+                Attempt::Again(detail) => detail,
+            };
+            entry.attempts += 1;
+            let age = self.now().duration_since(entry.queued);
+            if age.as_secs() >= i64::try_from(self.parts.delivery.give_up_seconds).unwrap_or(i64::MAX) {
+                return self
+                    .undelivered(&entry, false, format!("given up after {} attempts: {detail}", entry.attempts))
+                    .await;
+            }
+            let wait = self.backoff(entry.attempts);
+            tracing::info!(message.id = %entry.id, to = %entry.to, url = entry.url, attempts = entry.attempts, detail, "a message waits for its next attempt");
+            entry.last_error = Some(detail);
+            entry.next_attempt = self
+                .now()
+                .saturating_add(jiff::SignedDuration::try_from(wait).unwrap_or_default())
+                .unwrap_or(entry.queued);
+            if entry.attempts == 1 || entry.attempts.is_multiple_of(BOOKKEEPING_EVERY) {
+                let batch = Batch { outbox_retry: vec![entry.clone()], now: self.now(), ..Batch::default() };
+                if let Err(error) = self.parts.store.commit(batch).await {
+                    tracing::warn!(message.id = %entry.id, %error, "an attempt could not be noted");
+                }
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn backoff(&self, attempts: u32) -> Duration {
+        let delivery = &self.parts.delivery;
+        let doubled = delivery.backoff_ms.saturating_mul(1 << attempts.saturating_sub(1).min(16));
+        Duration::from_millis(doubled.min(delivery.backoff_ms_max))
+    }
+
+    async fn attempt(&self, entry: &OutboxEntry) -> Attempt {
+        let request = http::Request::builder()
+            .method(http::Method::POST)
+            .uri(&entry.url)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .header(http::header::ACCEPT, "application/json")
+            .body(Bytes::copy_from_slice(entry.body.as_bytes()));
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => return Attempt::Refused(format!("`{}` is no address: {error}", entry.url)),
+        };
+        match self.parts.client.send(&entry.to, request).await {
+            Ok(response) => judge(entry, &response),
+            Err(error) if error.is_retryable() => Attempt::Again(error.to_string()),
+            Err(error) => Attempt::Refused(error.to_string()),
+        }
+    }
+
+    async fn delivered(&self, entry: &OutboxEntry, peer_pid: Option<ProcessId>) {
+        let result = match entry.machine {
+            Machine::Negotiation => {
+                let input = negotiation::Input::Delivered { id: entry.id.clone(), peer_pid };
+                let advanced = self.advance_negotiation(&entry.process, input, &published, Some(&entry.id)).await;
+                advanced.map(|advanced| advanced.outgoing)
+            }
+            Machine::Transfer => {
+                let input = transfer::Input::Delivered { id: entry.id.clone(), peer_pid };
+                let advanced = self.advance_transfer(&entry.process, input, None, Some(&entry.id)).await;
+                advanced.map(|advanced| advanced.outgoing)
+            }
+        };
+        self.close_entry(entry, result).await;
+    }
+
+    async fn undelivered(&self, entry: &OutboxEntry, refused: bool, detail: String) {
+        tracing::warn!(message.id = %entry.id, to = %entry.to, url = entry.url, refused, detail, "a message was not taken");
+        let failure = Failure { refused, detail };
+        let result = match entry.machine {
+            Machine::Negotiation => {
+                let input = negotiation::Input::Undelivered { id: entry.id.clone(), failure };
+                let advanced = self.advance_negotiation(&entry.process, input, &published, Some(&entry.id)).await;
+                advanced.map(|advanced| advanced.outgoing)
+            }
+            Machine::Transfer => {
+                let input = transfer::Input::Undelivered { id: entry.id.clone(), failure };
+                let advanced = self.advance_transfer(&entry.process, input, None, Some(&entry.id)).await;
+                advanced.map(|advanced| advanced.outgoing)
+            }
+        };
+        self.close_entry(entry, result).await;
+    }
+
+    /// The message left the outbox in the same commit that took up its receipt. Until then a
+    /// crash repeats it, which changes nothing at the peer.
+    async fn close_entry(&self, entry: &OutboxEntry, result: Result<Vec<OutboxEntry>, ControlError>) {
+        match result {
+            Ok(outgoing) => self.send(outgoing),
+            Err(error) => {
+                tracing::error!(message.id = %entry.id, %error, "the receipt of a message could not be taken up");
+            }
+        }
+    }
+}
+
+fn judge(entry: &OutboxEntry, response: &http::Response<Bytes>) -> Attempt {
+    let status = response.status();
+    if status.is_success() {
+        // The first message of a process is answered with the peer's identifier.
+        let first = entry.url.ends_with("/negotiations/request")
+            || entry.url.ends_with("/negotiations/offers")
+            || entry.url.ends_with("/transfers/request");
+        let wanted = if entry.url.ends_with("/negotiations/offers") { "consumerPid" } else { "providerPid" };
+        let value = serde_json::from_slice::<Value>(response.body()).map(compact).unwrap_or(Value::Null);
+        let peer_pid = value.get(wanted).and_then(Value::as_str).and_then(|pid| ProcessId::parse(pid).ok());
+        if first && peer_pid.is_none() {
+            return Attempt::Refused(format!("the peer answered {status} without a `{wanted}`"));
+        }
+        return Attempt::Delivered { peer_pid: if first { peer_pid } else { None } };
+    }
+    let detail = format!("the peer answered {status}{}", words(response.body()));
+    match status {
+        StatusCode::NOT_FOUND => Attempt::Unknown(detail),
+        // 409: the peer holds a lease on its side of the process; it is told again.
+        StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
+            Attempt::Again(detail)
+        }
+        status if status.is_client_error() => Attempt::Refused(detail),
+        _ => Attempt::Again(detail),
+    }
+}
+
+/// What a peer's error body says, as far as it says anything.
+fn words(body: &[u8]) -> String {
+    let Ok(value) = serde_json::from_slice::<Value>(body).map(compact) else { return String::new() };
+    let reasons = match value.get("reason") {
+        Some(Value::Array(items)) => wire_format::reasons(items),
+        Some(one) => wire_format::reasons(std::slice::from_ref(one)),
+        None => Vec::new(),
+    };
+    if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) }
+}

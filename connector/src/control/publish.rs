@@ -1,0 +1,289 @@
+//! The self-description: built from the catalogue, sent to the brokers, renewed at half of its
+//! lease. Nothing in it is written by hand, and only what everybody may see goes in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use kontor_core::id::ParticipantId;
+use kontor_vocab::iri;
+use kontor_vocab::odrl::PolicyDocument;
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use super::Control;
+use super::error::ControlError;
+use crate::store::Page;
+
+/// Where a broker is.
+#[derive(Debug, Clone)]
+pub struct BrokerAddress {
+    /// Its participant.
+    pub participant: ParticipantId,
+    /// Its registry's base.
+    pub url: Url,
+    /// The lease that we ask for, in seconds.
+    pub lease_seconds: u64,
+}
+
+impl BrokerAddress {
+    /// An address of the broker.
+    #[must_use]
+    pub fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.url.as_str().trim_end_matches('/'))
+    }
+}
+
+/// How a publication stands, for the operator.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct PublicationState {
+    /// The broker.
+    pub broker: String,
+    /// Where it is.
+    pub url: String,
+    /// Whether the broker holds our present description.
+    pub published: bool,
+    /// The broker's receipt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Value>,
+    /// What went wrong last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// First wait after a failure; doubled up to [`RETRY_MAX`].
+const RETRY: Duration = Duration::from_millis(250);
+/// Longest wait after a failure.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Changes that come together are published together.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// Publishes to one broker until it is dropped: at once, at every change, and at half of the
+/// lease.
+pub async fn run(control: Arc<Control>, broker: BrokerAddress) {
+    let mut retry = RETRY;
+    let mut sent: Option<Vec<u8>> = None;
+    loop {
+        let changed = control.published.notified();
+        let outcome = publish(&control, &broker, sent.as_deref()).await;
+        let wait = match outcome {
+            Ok((body, receipt)) => {
+                retry = RETRY;
+                let lease = receipt.get("lease_seconds").and_then(Value::as_u64).unwrap_or(broker.lease_seconds);
+                note(&control, &broker, Some(receipt), None);
+                sent = Some(body);
+                Duration::from_millis(lease.max(1).saturating_mul(500))
+            }
+            Err(error) => {
+                let detail = error.to_string();
+                tracing::warn!(broker = %broker.participant, url = %broker.url, detail, "the self-description could not be published");
+                note(&control, &broker, None, Some(detail));
+                sent = None;
+                let wait = retry;
+                retry = (retry * 2).min(RETRY_MAX);
+                wait
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = changed => tokio::time::sleep(SETTLE).await,
+        }
+    }
+}
+
+fn note(control: &Control, broker: &BrokerAddress, receipt: Option<Value>, last_error: Option<String>) {
+    let state = PublicationState {
+        broker: broker.participant.to_string(),
+        url: broker.url.to_string(),
+        published: last_error.is_none(),
+        receipt,
+        last_error,
+    };
+    control
+        .publications
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .insert(broker.participant.to_string(), state);
+}
+
+/// Sends the description when it changed, otherwise renews the lease.
+async fn publish(
+    control: &Control,
+    broker: &BrokerAddress,
+    sent: Option<&[u8]>,
+) -> Result<(Vec<u8>, Value), ControlError> {
+    let body = serde_json::to_vec(&control.self_description().await?).unwrap_or_default();
+    let same = sent == Some(body.as_slice());
+    let request = if same {
+        http::Request::post(broker.at("/v1/self-description/renewal"))
+    } else {
+        http::Request::put(broker.at("/v1/self-description")).header(http::header::CONTENT_TYPE, "application/ld+json")
+    };
+    let payload = if same { Bytes::new() } else { Bytes::from(body.clone()) };
+    let request = request
+        .header("lease-seconds", broker.lease_seconds)
+        .body(payload)
+        .map_err(|error| ControlError::Peer(error.to_string()))?;
+    let response = control
+        .parts
+        .client
+        .send(&broker.participant, request)
+        .await
+        .map_err(|error| ControlError::Peer(format!("the broker did not answer: {error}")))?;
+    if same && matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::CONFLICT) {
+        return Err(ControlError::Peer("the broker has forgotten us; publishing again".to_owned()));
+    }
+    if !response.status().is_success() {
+        let text: String = String::from_utf8_lossy(response.body()).chars().take(2000).collect();
+        return Err(ControlError::Peer(format!("the broker answered {}: {text}", response.status())));
+    }
+    let receipt = serde_json::from_slice(response.body()).unwrap_or(Value::Null);
+    Ok((body, receipt))
+}
+
+impl Control {
+    /// How the publications stand.
+    #[must_use]
+    pub fn publications(&self) -> Vec<PublicationState> {
+        self.publications.lock().unwrap_or_else(std::sync::PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Asks a broker's SPARQL endpoint.
+    ///
+    /// # Errors
+    /// [`ControlError`] when there is no such broker or it does not answer.
+    pub async fn broker_query(&self, broker: Option<&str>, query: &str) -> Result<Value, ControlError> {
+        let found = self
+            .parts
+            .brokers
+            .iter()
+            .find(|known| broker.is_none_or(|wanted| known.participant.as_str() == wanted))
+            .ok_or_else(|| ControlError::not_found("broker", broker.unwrap_or("(any)")))?;
+        let request = http::Request::post(found.at("/sparql"))
+            .header(http::header::CONTENT_TYPE, "application/sparql-query")
+            .header(http::header::ACCEPT, "application/sparql-results+json")
+            .body(Bytes::from(query.to_owned()))
+            .map_err(|error| ControlError::Peer(error.to_string()))?;
+        let response = self
+            .parts
+            .client
+            .send(&found.participant, request)
+            .await
+            .map_err(|error| ControlError::Peer(format!("the broker did not answer: {error}")))?;
+        let text = String::from_utf8_lossy(response.body()).into_owned();
+        if !response.status().is_success() {
+            return Err(ControlError::Peer(format!("the broker answered {}: {text}", response.status())));
+        }
+        serde_json::from_str(&text).map_err(|error| ControlError::Peer(format!("the broker answered no JSON: {error}")))
+    }
+
+    /// The self-description: DCAT 3 with the terms of the IDS Information Model.
+    ///
+    /// # Errors
+    /// [`ControlError::Store`] when the catalogue cannot be read.
+    pub async fn self_description(&self) -> Result<Value, ControlError> {
+        let me = self.participant().as_str();
+        let iri_of = |text: &str| json!({ "@id": text });
+        let part = |name: &str| format!("{me}#{name}");
+        let mut datasets = Vec::new();
+        let mut page = Page::largest();
+        loop {
+            let listing = self.store().datasets(&page).await?;
+            for record in listing.items.into_iter().map(|loaded| loaded.value) {
+                let Some(dataset) = self.dataset_document(&record, None).await? else { continue };
+                datasets.push(json!({
+                    "@id": record.id,
+                    "@type": ["dcat:Dataset", "ids:Resource"],
+                    "dct:title": record.title,
+                    "dct:description": record.description,
+                    "dcat:keyword": record.keywords,
+                    "odrl:hasPolicy": dataset.has_policy.iter().map(|policy| offer(policy, me)).collect::<Vec<_>>(),
+                    "dcat:distribution": [{
+                        "@type": "dcat:Distribution",
+                        "dct:format": iri::FORMAT_HTTP_PULL,
+                        "dcat:mediaType": record.media_type,
+                        "dcat:accessService": iri_of(&part("dsp")),
+                    }],
+                }));
+            }
+            match listing.next {
+                Some(next) => page.after = Some(next),
+                None => break,
+            }
+        }
+        Ok(json!({
+            "@context": {
+                "dcat": iri::DCAT, "dct": iri::DCT, "dspace": iri::DSPACE, "ids": iri::IDS,
+                "odrl": iri::ODRL, "xsd": iri::XSD,
+            },
+            "@id": part("connector"),
+            "@type": "ids:BaseConnector",
+            "dct:title": self.parts.title,
+            "ids:maintainer": iri_of(me),
+            "ids:curator": iri_of(me),
+            "dspace:participantId": iri_of(me),
+            "ids:hasDefaultEndpoint": {
+                "@id": part("endpoint"),
+                "@type": "ids:ConnectorEndpoint",
+                "ids:accessURL": iri_of(&self.protocol_base()),
+            },
+            "ids:resourceCatalog": {
+                "@id": part("catalog"),
+                "@type": ["ids:ResourceCatalog", "dcat:Catalog"],
+                "dspace:participantId": iri_of(me),
+                "dcat:service": {
+                    "@id": part("dsp"),
+                    "@type": "dcat:DataService",
+                    "dcat:endpointURL": iri_of(&self.protocol_base()),
+                    "dct:conformsTo": iri_of(iri::DSPACE),
+                },
+                "dcat:dataset": datasets,
+            },
+        }))
+    }
+}
+
+/// An offer in the spelling of the self-description: prefixed terms, IRIs as nodes.
+fn offer(policy: &PolicyDocument, me: &str) -> Value {
+    let mut node = Map::new();
+    node.insert("@id".to_owned(), json!(policy.id()));
+    node.insert("@type".to_owned(), json!(["odrl:Offer", "ids:ContractOffer"]));
+    node.insert("odrl:assigner".to_owned(), json!({ "@id": me }));
+    for rule in ["permission", "prohibition", "obligation"] {
+        if let Some(rules) = policy.0.get(rule) {
+            node.insert(format!("odrl:{rule}"), prefixed(rules));
+        }
+    }
+    Value::Object(node)
+}
+
+/// Members whose values are terms or IRIs.
+const TERMS: [&str; 7] = ["action", "leftOperand", "operator", "assigner", "assignee", "target", "unit"];
+
+fn prefixed(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => Value::Array(items.iter().map(prefixed).collect()),
+        Value::Object(map) => Value::Object(
+            map.iter()
+                .filter(|(key, _)| !key.starts_with("@context"))
+                .map(|(key, value)| {
+                    if key.starts_with('@') || key.contains(':') {
+                        return (key.clone(), value.clone());
+                    }
+                    let value = match value {
+                        Value::String(text) if TERMS.contains(&key.as_str()) => term(text),
+                        Value::String(_) => value.clone(),
+                        other => prefixed(other),
+                    };
+                    (format!("odrl:{key}"), value)
+                })
+                .collect(),
+        ),
+        other => other.clone(),
+    }
+}
+
+fn term(text: &str) -> Value {
+    if text.contains(':') { json!({ "@id": text }) } else { json!({ "@id": format!("odrl:{text}") }) }
+}

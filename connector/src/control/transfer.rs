@@ -1,0 +1,870 @@
+//! Facts for transfers: agreements, permissions, tokens, flows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kontor_core::effect::StopReason;
+use kontor_core::id::{AgreementId, ParticipantId, ProcessId};
+use kontor_core::negotiation::Role;
+use kontor_core::peer::VerifiedPeer;
+use kontor_core::policy;
+use kontor_core::refusal::{Fault, Refusal};
+use kontor_core::transfer::{Begin, Command, Input, Message, MessageName, Received, State, StateName, Transfer};
+use kontor_vocab::iri::FORMAT_HTTP_PULL;
+use kontor_wire::token::{random_token, token_digest};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{mpsc, watch};
+use url::Url;
+
+use super::Control;
+use super::advance::Advanced;
+use super::automation::Action;
+use super::error::ControlError;
+use super::wire_format::{self, Parsed};
+use crate::data::gate::{GrantSpec, StopKind};
+use crate::data::puller::{self, PullJob, PullResult};
+use crate::data::{DataLimits, FlowEvent};
+use crate::model::{AgreementRecord, AgreementState, AuditRecord, FlowReport, SinkSpec, TokenBinding, TransferDetail};
+use crate::store::{Batch, Page, StoreError, TakeUse, TransferFilter};
+
+/// A resumed flow may go back this far behind what was sent before it counts as another use:
+/// bytes that were on their way when the connection was cut.
+pub const RESUME_SLACK_BYTES: u64 = 64 * 1024 * 1024;
+
+/// A flow that was let through, for the decision whether the next one is another use.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    flow: String,
+    member: Option<String>,
+    /// How far it came, once it ended early.
+    cut_at: Option<u64>,
+}
+
+/// Which message an endpoint takes, as its path says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `…/start`.
+    Start,
+    /// `…/completion`.
+    Completion,
+    /// `…/suspension`.
+    Suspension,
+    /// `…/termination`.
+    Termination,
+}
+
+impl Endpoint {
+    /// The `@type` that the endpoint takes.
+    #[must_use]
+    pub fn message_type(self) -> &'static str {
+        match self {
+            Self::Start => "TransferStartMessage",
+            Self::Completion => "TransferCompletionMessage",
+            Self::Suspension => "TransferSuspensionMessage",
+            Self::Termination => "TransferTerminationMessage",
+        }
+    }
+}
+
+impl Control {
+    /// Takes a transfer request (we provide).
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] with the reason for the peer.
+    pub async fn transfer_opened(&self, peer: &VerifiedPeer, body: &[u8]) -> Result<Advanced<Transfer>, ControlError> {
+        let Parsed { document, digest } = wire_format::parse(body, "TransferRequestMessage")?;
+        let from = peer.participant();
+        let peer_pid = wire_format::required_pid(&document.consumer_pid, "consumerPid")?;
+        let format = wire_format::required(&document.format, "format")?.to_owned();
+        let agreement_id = wire_format::required(&document.agreement_id, "agreementId")?;
+        let callback = wire_format::required(&document.callback_address, "callbackAddress")?;
+        let peer_address = self.checked_callback(callback, "callbackAddress")?;
+        let unknown = || {
+            Refusal::new(
+                Fault::NotFound,
+                "transfer.agreement",
+                format!("there is no agreement `{agreement_id}` in force with you"),
+            )
+            .at("agreementId")
+            .cure("the id of an agreement that was finalized with us")
+        };
+        let agreement = AgreementId::parse(agreement_id).map_err(|_| unknown())?;
+        let message = Message::Request {
+            agreement: agreement.clone(),
+            format: format.clone(),
+            data_address: document.data_address.map(wire_format::data_address),
+        };
+        let input = Input::Received(Received { from: from.clone(), peer_pid: peer_pid.clone(), digest, message });
+        if let Some(known) = self.parts.store.transfer_by_peer(from, &peer_pid, Role::Provider).await? {
+            return self.advance_transfer(&known.value.id, input, None, None).await;
+        }
+        let record = self.parts.store.agreement(&agreement).await?.ok_or_else(unknown)?.value;
+        if record.counterparty != *from || record.role != Role::Provider {
+            return Err(unknown().into());
+        }
+        if format != FORMAT_HTTP_PULL {
+            return Err(Refusal::new(
+                Fault::Unenforceable,
+                "transfer.format",
+                format!("the format `{format}` is not offered"),
+            )
+            .at("format")
+            .cure(format!("`{FORMAT_HTTP_PULL}`"))
+            .into());
+        }
+        let open = self.parts.store.open_transfers(from, Role::Provider).await?;
+        if open >= self.parts.open_processes_max as u64 {
+            return Err(Refusal::new(
+                Fault::Limit,
+                "limits.open_processes_max",
+                format!("you have {open} transfers open here, which is the limit"),
+            )
+            .cure("end some of them first")
+            .into());
+        }
+        let fresh = Transfer::begin(Begin {
+            id: self.fresh_process_id(),
+            role: Role::Provider,
+            counterparty: from.clone(),
+            peer_address,
+            agreement,
+            dataset: record.agreement.target,
+            format,
+        });
+        let mut detail = TransferDetail::new(fresh.id.clone());
+        // RFC 8705: what the token opens, it opens for this certificate alone.
+        detail.binding = Some(TokenBinding::from(peer.binding()));
+        let batch = Batch { transfer_detail: Some(detail), ..Batch::default() };
+        match self.commit_transfer(fresh, 0, Some(input.clone()), batch).await {
+            Err(ControlError::Store(StoreError::Duplicate { .. })) => {
+                let Some(known) = self.parts.store.transfer_by_peer(from, &peer_pid, Role::Provider).await? else {
+                    return Err(ControlError::Busy);
+                };
+                self.advance_transfer(&known.value.id, input, None, None).await
+            }
+            other => other,
+        }
+    }
+
+    /// Takes a message to a transfer that exists.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] with the reason for the peer.
+    pub async fn transfer_received(
+        &self,
+        peer: &VerifiedPeer,
+        pid: &str,
+        endpoint: Endpoint,
+        body: &[u8],
+    ) -> Result<Advanced<Transfer>, ControlError> {
+        let loaded = self.transfer_of(peer.participant(), pid).await?;
+        let Parsed { document, digest } = wire_format::parse(body, endpoint.message_type())?;
+        let (mine, theirs, mine_name, theirs_name) = match loaded.role {
+            Role::Provider => (&document.provider_pid, &document.consumer_pid, "providerPid", "consumerPid"),
+            Role::Consumer => (&document.consumer_pid, &document.provider_pid, "consumerPid", "providerPid"),
+        };
+        let named = wire_format::required(mine, mine_name)?;
+        if named != loaded.id.as_str() {
+            return Err(Refusal::new(
+                Fault::Malformed,
+                "message.pid",
+                format!("`{mine_name}` is `{named}` and the path names `{}`", loaded.id),
+            )
+            .at(mine_name)
+            .cure(format!("`{}`", loaded.id))
+            .into());
+        }
+        let peer_pid = wire_format::required_pid(theirs, theirs_name)?;
+        let reason = wire_format::reasons(&document.reason);
+        let message = match endpoint {
+            Endpoint::Start => Message::Start { data_address: document.data_address.map(wire_format::data_address) },
+            Endpoint::Completion => Message::Completion,
+            Endpoint::Suspension => Message::Suspension { code: document.code, reason },
+            Endpoint::Termination => Message::Termination { code: document.code, reason },
+        };
+        let mut detail = None;
+        if endpoint == Endpoint::Start && loaded.role == Role::Provider {
+            // A consumer that resumes with a renewed certificate is given a token by our next
+            // start message; the old token stays bound to the old certificate.
+            detail = self.parts.store.transfer_detail(&loaded.id).await?;
+        }
+        let input = Input::Received(Received { from: peer.participant().clone(), peer_pid, digest, message });
+        self.advance_transfer(&loaded.id, input, detail, None).await
+    }
+
+    /// The transfer that a peer may speak of; unknown and not yours read the same.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] with fault `NotFound`.
+    pub async fn transfer_of(&self, peer: &ParticipantId, pid: &str) -> Result<Transfer, ControlError> {
+        let unknown = || ControlError::not_found("transfer", pid);
+        let id = ProcessId::parse(pid).map_err(|_| unknown())?;
+        let loaded = self.parts.store.transfer(&id).await?.ok_or_else(unknown)?;
+        if loaded.value.counterparty != *peer {
+            return Err(unknown());
+        }
+        Ok(loaded.value)
+    }
+
+    /// Begins a transfer as consumer.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] when the agreement is not in force or the policy says no.
+    pub async fn request_transfer(
+        &self,
+        agreement: &AgreementId,
+        address: Option<String>,
+        format: &str,
+        sink: Option<SinkSpec>,
+    ) -> Result<Transfer, ControlError> {
+        let record = self
+            .parts
+            .store
+            .agreement(agreement)
+            .await?
+            .ok_or_else(|| ControlError::not_found("agreement", agreement.as_str()))?
+            .value;
+        if record.role != Role::Consumer {
+            return Err(Refusal::new(
+                Fault::IllegalMove,
+                "transfer.role",
+                "we are the provider of this agreement; its consumer requests the transfer",
+            )
+            .at("agreement")
+            .into());
+        }
+        if format != FORMAT_HTTP_PULL {
+            return Err(Refusal::new(
+                Fault::Unenforceable,
+                "transfer.format",
+                format!("the format `{format}` is not supported"),
+            )
+            .at("format")
+            .cure(format!("`{FORMAT_HTTP_PULL}`"))
+            .into());
+        }
+        let peer_address = match address {
+            Some(address) => self.checked_callback(&address, "address")?,
+            None => {
+                let negotiation = self.parts.store.negotiation(&record.negotiation).await?;
+                negotiation
+                    .ok_or_else(|| ControlError::not_found("negotiation", record.negotiation.as_str()))?
+                    .value
+                    .peer_address
+            }
+        };
+        let fresh = Transfer::begin(Begin {
+            id: self.fresh_process_id(),
+            role: Role::Consumer,
+            counterparty: record.counterparty.clone(),
+            peer_address,
+            agreement: agreement.clone(),
+            dataset: record.agreement.target.clone(),
+            format: format.to_owned(),
+        });
+        self.permission(&fresh, self.now()).await??;
+        let mut detail = TransferDetail::new(fresh.id.clone());
+        detail.auto_start = sink.is_some();
+        detail.sink = sink;
+        let batch = Batch { transfer_detail: Some(detail), ..Batch::default() };
+        let input = Input::Decided(Command::Request { data_address: None });
+        let advanced = self.commit_transfer(fresh, 0, Some(input), batch).await?;
+        self.send(advanced.outgoing);
+        Ok(advanced.value)
+    }
+
+    /// Carries out an operator's decision.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] where the state or the policy does not allow it.
+    pub async fn decide_transfer(&self, id: &ProcessId, command: Command) -> Result<Transfer, ControlError> {
+        let advanced = self.advance_transfer(id, Input::Decided(command), None, None).await?;
+        self.send(advanced.outgoing);
+        Ok(advanced.value)
+    }
+
+    /// Starts or resumes a transfer, with a fresh token where we provide.
+    ///
+    /// # Errors
+    /// As [`Control::decide_transfer`].
+    pub async fn start_transfer(&self, id: &ProcessId) -> Result<Transfer, ControlError> {
+        let loaded =
+            self.parts.store.transfer(id).await?.ok_or_else(|| ControlError::not_found("transfer", id.as_str()))?;
+        self.decide_transfer_action(&loaded.value, Action::Start).await?;
+        let now = self.parts.store.transfer(id).await?;
+        Ok(now.map_or(loaded.value, |now| now.value))
+    }
+
+    /// What a rule's action means for a transfer; a start as provider makes the token.
+    pub(super) async fn transfer_command(
+        &self,
+        action: Action,
+        transfer: &Transfer,
+        batch: &mut Batch,
+    ) -> Result<Option<Command>, ControlError> {
+        Ok(Some(match action {
+            Action::Start if transfer.role == Role::Provider => {
+                let token = random_token();
+                let stored = match batch.transfer_detail.take() {
+                    Some(detail) => Some(detail),
+                    None => self.parts.store.transfer_detail(&transfer.id).await?,
+                };
+                let mut detail = stored.unwrap_or_else(|| TransferDetail::new(transfer.id.clone()));
+                detail.token_digest = Some(token_digest(token.expose_secret()));
+                batch.transfer_detail = Some(detail);
+                let endpoint = format!("{}/data/{}", self.public_base(), wire_format::segment(transfer.id.as_str()));
+                let address = wire_format::pull_address(endpoint, token.expose_secret().to_owned());
+                Command::Start { data_address: Some(address) }
+            }
+            Action::Start => Command::Start { data_address: None },
+            Action::Suspend => Command::Suspend {
+                code: Some("rule".to_owned()),
+                reason: vec!["suspended by a rule of the operator".to_owned()],
+            },
+            Action::Complete => Command::Complete,
+            Action::Terminate => Command::Terminate {
+                code: Some("rule".to_owned()),
+                reason: vec!["ended by a rule of the operator".to_owned()],
+            },
+            Action::Hold
+            | Action::Request
+            | Action::Offer
+            | Action::Accept
+            | Action::Agree
+            | Action::Verify
+            | Action::Finalize => return Ok(None),
+        }))
+    }
+
+    /// The policy's decision for a transfer at this moment: until when it holds, or why not.
+    pub(super) async fn permission(
+        &self,
+        transfer: &Transfer,
+        now: Timestamp,
+    ) -> Result<Result<Option<Timestamp>, Refusal>, ControlError> {
+        Ok(self.decision(transfer, now).await?.map(|decision| decision.valid_until))
+    }
+
+    async fn decision(
+        &self,
+        transfer: &Transfer,
+        now: Timestamp,
+    ) -> Result<Result<policy::Decision, Refusal>, ControlError> {
+        let Some(loaded) = self.parts.store.agreement(&transfer.agreement).await? else {
+            return Ok(Err(denied(format!("there is no agreement `{}`", transfer.agreement))));
+        };
+        let record = loaded.value;
+        match &record.state {
+            AgreementState::InForce => {}
+            AgreementState::Pending => {
+                return Ok(Err(denied(format!("agreement `{}` is not in force yet", transfer.agreement))
+                    .cure("a finalized negotiation")));
+            }
+            AgreementState::Revoked { reason, .. } => {
+                return Ok(Err(
+                    denied(format!("agreement `{}` was revoked: {reason}", transfer.agreement)).cure("a new agreement")
+                ));
+            }
+        }
+        let taken = self.parts.store.uses(&transfer.agreement).await?;
+        let before = matches!(transfer.state.name(), StateName::Initial | StateName::Requested);
+        // Before the first byte the question is whether one more use may be taken; afterwards
+        // whether those that were taken are still within the limit.
+        let uses = if before && transfer.role == Role::Provider { taken + 1 } else { taken.max(1) };
+        Ok(decide(&record, now, uses))
+    }
+
+    /// What the data plane is told after a commit: grants follow the state.
+    pub(super) async fn after_transfer_commit(&self, transfer: &Transfer, detail: Option<TransferDetail>, flow: bool) {
+        match transfer.role {
+            Role::Provider => {
+                // The grant opens with the intention to start: the consumer may come before the
+                // receipt of our message was read.
+                let starting =
+                    matches!(transfer.pending.as_ref().map(|pending| pending.message.kind()), Some(MessageName::Start));
+                if (starting || flow)
+                    && let Err(error) = self.open_grant(transfer, detail).await
+                {
+                    tracing::error!(transfer.id = %transfer.id, %error, "the grant could not be opened");
+                }
+                if transfer.state.name().is_terminal() {
+                    self.openings().remove(&transfer.id);
+                }
+            }
+            Role::Consumer => {
+                if flow {
+                    self.start_pull(transfer.clone(), detail).await;
+                }
+                if transfer.state.name() == StateName::Terminated
+                    && let Ok(Some(detail)) = self.parts.store.transfer_detail(&transfer.id).await
+                    && let Some(sink) = detail.sink
+                {
+                    puller::discard_parts(&self.parts.sink_root, &sink, &transfer.id);
+                }
+            }
+        }
+    }
+
+    async fn open_grant(&self, transfer: &Transfer, detail: Option<TransferDetail>) -> Result<(), ControlError> {
+        let detail = match detail {
+            Some(detail) => Some(detail),
+            None => self.parts.store.transfer_detail(&transfer.id).await?,
+        };
+        let Some((token_digest, binding)) = detail.and_then(|detail| Some((detail.token_digest?, detail.binding?)))
+        else {
+            return Ok(());
+        };
+        let Some(loaded) = self.parts.store.dataset(&transfer.dataset).await? else {
+            // The dataset is gone: there is nothing to open, and a pull is refused by the gate.
+            return Ok(());
+        };
+        let dataset = loaded.value;
+        let valid_until = self.permission(transfer, self.now()).await?.unwrap_or(Some(self.now()));
+        self.parts.grants.open(GrantSpec {
+            transfer: transfer.id.clone(),
+            agreement: transfer.agreement.clone(),
+            token_digest,
+            participant: transfer.counterparty.clone(),
+            binding,
+            source: dataset.source,
+            media_type: dataset.media_type,
+            valid_until,
+        });
+        Ok(())
+    }
+
+    /// Stops what flows, at once, with the reason that the state or the pending message gives.
+    pub(super) fn stop_flow(&self, transfer: &Transfer, reason: StopReason) {
+        let words = match (&transfer.state, transfer.pending.as_ref().map(|pending| &pending.message)) {
+            (_, Some(Message::Suspension { reason, .. } | Message::Termination { reason, .. })) => reason.join("; "),
+            (State::Suspended { by, .. }, _) => by.reason.join("; "),
+            (State::Terminated { ended }, _) => ended.reason.join("; "),
+            _ => String::new(),
+        };
+        let name = match reason {
+            StopReason::Suspended => "suspended",
+            StopReason::Terminated => "terminated",
+            StopReason::Completed => "completed",
+        };
+        let words = if words.is_empty() { format!("the transfer was {name}") } else { words };
+        match transfer.role {
+            Role::Provider => {
+                let kind = match reason {
+                    StopReason::Suspended => StopKind::Suspended,
+                    StopReason::Terminated => StopKind::Terminated,
+                    StopReason::Completed => StopKind::Completed,
+                };
+                self.parts.grants.stop(&transfer.id, kind, &words);
+            }
+            Role::Consumer => {
+                if let Some(stop) = self.pulls().remove(&transfer.id) {
+                    let _ = stop.send(Some(words));
+                }
+            }
+        }
+    }
+
+    /// Opens the grants and pulls that a previous run left.
+    pub(crate) async fn resume_transfers(self: &Arc<Self>) -> Result<(), ControlError> {
+        let mut page = Page::largest();
+        loop {
+            let listing = self.parts.store.transfers(&TransferFilter::default(), &page).await?;
+            for loaded in listing.items {
+                let transfer = loaded.value;
+                if transfer.state.name().is_terminal() {
+                    continue;
+                }
+                let pending = transfer.pending.as_ref().map(|pending| pending.message.kind());
+                let flows = transfer.may_flow();
+                match transfer.role {
+                    Role::Provider if transfer.state.name() != StateName::Requested || pending.is_some() => {
+                        self.open_grant(&transfer, None).await?;
+                        if !flows && pending != Some(MessageName::Start) {
+                            self.stop_flow(&transfer, StopReason::Suspended);
+                        }
+                    }
+                    Role::Consumer if flows => self.start_pull(transfer.clone(), None).await,
+                    Role::Provider | Role::Consumer => {}
+                }
+                if transfer.pending.is_none() {
+                    let id = transfer.id.clone();
+                    match self.commit_transfer(transfer, loaded.version, None, Batch::default()).await {
+                        Ok(advanced) => self.send(advanced.outgoing),
+                        Err(error) => tracing::warn!(transfer.id = %id, %error, "could not be taken up again"),
+                    }
+                }
+            }
+            match listing.next {
+                Some(next) => page.after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Answers the data plane's questions and keeps its reports.
+    pub async fn serve_flow_events(self: Arc<Self>, mut events: mpsc::Receiver<FlowEvent>) {
+        while let Some(event) = events.recv().await {
+            let control = self.clone();
+            self.tasks.spawn(async move {
+                match event {
+                    FlowEvent::Opening { transfer, flow, member, offset, reply } => {
+                        let answer = control.flow_opening(&transfer, flow, member, offset).await;
+                        let _ = reply.send(answer.map_err(|error| error.refusal()));
+                    }
+                    FlowEvent::Ended(report) => control.flow_ended(report).await,
+                }
+            });
+        }
+    }
+
+    /// A flow is about to begin: the state must allow it, and a use is taken durably first.
+    async fn flow_opening(
+        &self,
+        id: &ProcessId,
+        flow: String,
+        member: Option<String>,
+        offset: u64,
+    ) -> Result<(), ControlError> {
+        let unknown = || ControlError::not_found("transfer", id.as_str());
+        let mut transfer = self.parts.store.transfer(id).await?.ok_or_else(unknown)?.value;
+        if let Some(pending) = &transfer.pending
+            && pending.message.kind() == MessageName::Start
+        {
+            // Who holds the token has read our start message.
+            let input = Input::Delivered { id: pending.id.clone(), peer_pid: None };
+            let message = pending.id.clone();
+            let advanced = self.advance_transfer(id, input, None, Some(&message)).await?;
+            self.outbox.cancel(&message);
+            self.send(advanced.outgoing);
+            transfer = advanced.value;
+        }
+        if transfer.state.name() != StateName::Started || transfer.pending.is_some() {
+            return Err(denied(format!("the transfer is {}", transfer.state.name().as_str())).into());
+        }
+        let decision = self.decision(&transfer, self.now()).await??;
+        let key = self.use_key(id, &flow, member.as_deref(), offset);
+        let now = self.now();
+        let batch = Batch {
+            now,
+            take_use: Some(TakeUse {
+                agreement: transfer.agreement.clone(),
+                transfer: id.clone(),
+                flow: key,
+                max: decision.uses_max,
+            }),
+            audit: vec![AuditRecord {
+                at: now,
+                process: Some(id.clone()),
+                counterparty: Some(transfer.counterparty.clone()),
+                agreement: Some(transfer.agreement.clone()),
+                event: "flow.opened".to_owned(),
+                detail: format!("flow {flow} from byte {offset}{}", of_member(member.as_deref())),
+            }],
+            ..Batch::default()
+        };
+        self.parts.store.commit(batch).await?;
+        self.openings().entry(id.clone()).or_default().push(Opening { flow, member, cut_at: None });
+        Ok(())
+    }
+
+    /// Under which name a flow's use is taken. One use covers a whole reading of the dataset
+    /// with its resumptions: a resumed flow has the name of the reading that it resumes, a
+    /// further reading has a name of its own.
+    fn use_key(&self, id: &ProcessId, flow: &str, member: Option<&str>, offset: u64) -> String {
+        let openings = self.openings();
+        let before: Vec<&Opening> =
+            openings.get(id).into_iter().flatten().filter(|opening| opening.member.as_deref() == member).collect();
+        let reading = "reading".to_owned();
+        match before.last() {
+            // The first flow since we started. After a crash a resumption has the same name as
+            // the reading that it resumes; a reading from the start is another one only if we
+            // remember the first, so the name of the flow is not used here.
+            None => reading,
+            Some(last) => match last.cut_at {
+                Some(cut_at) if offset > 0 && offset.saturating_add(RESUME_SLACK_BYTES) >= cut_at => reading,
+                // Cut before anything arrived: beginning again is no second reading.
+                Some(0) => reading,
+                _ => format!("reading:{flow}"),
+            },
+        }
+    }
+
+    async fn flow_ended(&self, report: FlowReport) {
+        let id = report.transfer.clone();
+        if let Some(openings) = self.openings().get_mut(&id)
+            && let Some(opening) = openings.iter_mut().find(|opening| opening.flow == report.id)
+        {
+            opening.cut_at = match report.outcome {
+                crate::model::FlowOutcome::Whole => None,
+                _ => Some(report.offset + report.bytes),
+            };
+        }
+        let now = self.now();
+        let batch = Batch {
+            now,
+            audit: vec![AuditRecord {
+                at: now,
+                process: Some(id.clone()),
+                counterparty: None,
+                agreement: Some(report.agreement.clone()),
+                event: "flow.ended".to_owned(),
+                detail: format!(
+                    "flow {}: {} bytes from {}{}, blake3 {}, {:?}",
+                    report.id,
+                    report.bytes,
+                    report.offset,
+                    of_member(report.path.as_deref()),
+                    report.digest_blake3,
+                    report.outcome
+                ),
+            }],
+            flow: Some(report),
+            ..Batch::default()
+        };
+        if let Err(error) = self.parts.store.commit(batch).await {
+            tracing::error!(transfer.id = %id, %error, "a flow report was not kept");
+        }
+        self.changed(&id);
+    }
+
+    /// Starts pulling as consumer, in its own task; a running pull of the transfer is stopped.
+    async fn start_pull(&self, transfer: Transfer, detail: Option<TransferDetail>) {
+        let detail = match detail {
+            Some(detail) => Some(detail),
+            None => self.parts.store.transfer_detail(&transfer.id).await.ok().flatten(),
+        };
+        let Some(sink) = detail.filter(|detail| detail.auto_start).and_then(|detail| detail.sink) else { return };
+        let Some(control) = self.arc() else { return };
+        let (stop, stopped) = watch::channel(None);
+        if let Some(running) = self.pulls().insert(transfer.id.clone(), stop) {
+            let _ = running.send(Some("the transfer was started again".to_owned()));
+        }
+        self.spawn(control.pulling(transfer, sink, stopped));
+    }
+
+    /// Boxed, since the end of a pull advances the transfer, which may start a pull.
+    fn pulling(
+        self: Arc<Self>,
+        transfer: Transfer,
+        sink: SinkSpec,
+        stop: watch::Receiver<Option<String>>,
+    ) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(self.pull(transfer, sink, stop))
+    }
+
+    async fn pull(self: Arc<Self>, transfer: Transfer, sink: SinkSpec, stop: watch::Receiver<Option<String>>) {
+        let address = match &transfer.state {
+            State::Started { data_address: Some(address) } => address.clone(),
+            _ => {
+                return self.fail_pull(&transfer, "the provider's start message has no data address".to_owned()).await;
+            }
+        };
+        let endpoint = match address.endpoint.as_deref().map(|text| (text, Url::parse(text))) {
+            Some((_, Ok(url))) => url,
+            Some((text, Err(error))) => {
+                return self.fail_pull(&transfer, format!("the data address `{text}` is none: {error}")).await;
+            }
+            None => return self.fail_pull(&transfer, "the data address has no endpoint".to_owned()).await,
+        };
+        if let Err(error) = self.parts.egress.check_url(&endpoint) {
+            return self.fail_pull(&transfer, format!("the data address is refused: {error}")).await;
+        }
+        let began = self.now();
+        let mut wait = Duration::from_millis(self.parts.delivery.backoff_ms);
+        loop {
+            let job = PullJob {
+                transfer: transfer.id.clone(),
+                agreement: transfer.agreement.clone(),
+                provider: transfer.counterparty.clone(),
+                endpoint: endpoint.clone(),
+                token: SecretString::from(address.token.clone().unwrap_or_default()),
+                sink: sink.clone(),
+                sink_root: self.parts.sink_root.clone(),
+                limits: DataLimits::default(),
+            };
+            let outcome = puller::pull(job, self.parts.client.clone(), stop.clone()).await;
+            for report in outcome.reports {
+                self.flow_ended(report).await;
+            }
+            match outcome.result {
+                PullResult::Done { bytes, digest_blake3 } => {
+                    tracing::info!(transfer.id = %transfer.id, bytes, digest_blake3, "received whole and verified");
+                    self.pulls().remove(&transfer.id);
+                    if let Err(error) = self.decide_transfer(&transfer.id, Command::Complete).await {
+                        tracing::warn!(transfer.id = %transfer.id, %error, "the completion was refused");
+                    }
+                    return;
+                }
+                PullResult::Stopped { reason } => {
+                    tracing::info!(transfer.id = %transfer.id, reason, "the pull was stopped");
+                    return self.note(&transfer, "flow.stopped", reason).await;
+                }
+                PullResult::Failed { retryable: true, reason } => {
+                    let age = self.now().duration_since(began).as_secs();
+                    if age >= i64::try_from(self.parts.delivery.give_up_seconds).unwrap_or(i64::MAX) {
+                        return self.fail_pull(&transfer, reason).await;
+                    }
+                    tracing::info!(transfer.id = %transfer.id, reason, "the pull waits for its next attempt");
+                    let mut stop = stop.clone();
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        _ = stop.wait_for(Option::is_some) => return,
+                    }
+                    wait = (wait * 2).min(Duration::from_millis(self.parts.delivery.backoff_ms_max));
+                }
+                PullResult::Failed { retryable: false, reason } => return self.fail_pull(&transfer, reason).await,
+            }
+        }
+    }
+
+    /// The pull cannot succeed: the provider learns why, and the transfer ends.
+    async fn fail_pull(&self, transfer: &Transfer, reason: String) {
+        tracing::warn!(transfer.id = %transfer.id, reason, "the pull failed");
+        self.pulls().remove(&transfer.id);
+        let command = Command::Terminate { code: Some("pull-failed".to_owned()), reason: vec![reason] };
+        if let Err(error) = self.decide_transfer(&transfer.id, command).await {
+            tracing::warn!(transfer.id = %transfer.id, %error, "the termination was refused");
+        }
+    }
+
+    async fn note(&self, transfer: &Transfer, event: &str, detail: String) {
+        let now = self.now();
+        let line = AuditRecord {
+            at: now,
+            process: Some(transfer.id.clone()),
+            counterparty: Some(transfer.counterparty.clone()),
+            agreement: Some(transfer.agreement.clone()),
+            event: event.to_owned(),
+            detail,
+        };
+        let batch = Batch { now, audit: vec![line], ..Batch::default() };
+        if let Err(error) = self.parts.store.commit(batch).await {
+            tracing::error!(%error, "an audit line was not kept");
+        }
+    }
+
+    /// Revokes an agreement: running transfers under it are cut, new ones refused.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] when there is no such agreement.
+    pub async fn revoke(&self, id: &AgreementId, reason: String) -> Result<AgreementRecord, ControlError> {
+        let mut record = self
+            .parts
+            .store
+            .agreement(id)
+            .await?
+            .ok_or_else(|| ControlError::not_found("agreement", id.as_str()))?
+            .value;
+        let now = self.now();
+        record.state = AgreementState::Revoked { reason: reason.clone(), at: now };
+        let batch = Batch {
+            now,
+            agreement: Some(record.clone()),
+            audit: vec![AuditRecord {
+                at: now,
+                process: None,
+                counterparty: Some(record.counterparty.clone()),
+                agreement: Some(id.clone()),
+                event: "agreement.revoked".to_owned(),
+                detail: reason,
+            }],
+            ..Batch::default()
+        };
+        self.parts.store.commit(batch).await?;
+        self.ask_again(id).await?;
+        Ok(record)
+    }
+
+    /// Counts uses that were made outside of the connector, such as by the application behind
+    /// it; running transfers whose count is thereby exhausted are cut.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] when there is no such agreement.
+    pub async fn report_uses(&self, id: &AgreementId, uses: u32) -> Result<u64, ControlError> {
+        let record = self
+            .parts
+            .store
+            .agreement(id)
+            .await?
+            .ok_or_else(|| ControlError::not_found("agreement", id.as_str()))?
+            .value;
+        for _ in 0..uses {
+            let batch = Batch {
+                now: self.now(),
+                take_use: Some(TakeUse {
+                    agreement: id.clone(),
+                    transfer: record.negotiation.clone(),
+                    flow: super::fresh_urn(),
+                    max: None,
+                }),
+                ..Batch::default()
+            };
+            self.parts.store.commit(batch).await?;
+        }
+        self.ask_again(id).await?;
+        Ok(self.parts.store.uses(id).await?)
+    }
+
+    /// Evaluates the policy again for every transfer under an agreement.
+    async fn ask_again(&self, id: &AgreementId) -> Result<(), ControlError> {
+        let filter = TransferFilter { agreement: Some(id.clone()), ..TransferFilter::default() };
+        let mut page = Page::largest();
+        loop {
+            let listing = self.parts.store.transfers(&filter, &page).await?;
+            for loaded in listing.items {
+                if loaded.value.state.name().is_terminal() {
+                    continue;
+                }
+                let advanced = self.advance_transfer(&loaded.value.id, Input::Due, None, None).await?;
+                self.send(advanced.outgoing);
+            }
+            match listing.next {
+                Some(next) => page.after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    pub(super) async fn clear_wake(&self, process: &ProcessId) {
+        let batch = Batch { now: self.now(), wake: Some((process.clone(), None)), ..Batch::default() };
+        if let Err(error) = self.parts.store.commit(batch).await {
+            tracing::error!(%error, "a wake-up could not be cleared");
+        }
+    }
+
+    fn pulls(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<ProcessId, watch::Sender<Option<String>>>> {
+        self.pulls.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn openings(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<ProcessId, Vec<Opening>>> {
+        self.openings.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn of_member(member: Option<&str>) -> String {
+    member.map(|member| format!(" of `{member}`")).unwrap_or_default()
+}
+
+fn denied(message: String) -> Refusal {
+    Refusal::new(Fault::Denied, "policy.denied", message).by("ODRL 2.2, default deny")
+}
+
+/// The agreement's policy, asked whether its consumer may use its target now.
+fn decide(record: &AgreementRecord, now: Timestamp, uses: u64) -> Result<policy::Decision, Refusal> {
+    let agreement = &record.agreement;
+    let model = policy::enforceable(&agreement.policy)?;
+    let request = policy::Request {
+        action: "use".to_owned(),
+        assignee: agreement.assignee.clone(),
+        target: Some(agreement.target.to_string()),
+    };
+    let world = policy::World { now, agreed_at: Some(agreement.agreed_at), uses: Some(uses) };
+    let decision = policy::evaluate(&model, &request, &world);
+    if decision.allowed {
+        return Ok(decision);
+    }
+    let why: Vec<String> =
+        decision.reasons.iter().map(|reason| format!("{}: {}", reason.path, reason.message)).collect();
+    Err(denied(format!("the policy of agreement `{}` says no: {}", agreement.id, why.join("; "))))
+}

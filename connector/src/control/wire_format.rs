@@ -1,0 +1,414 @@
+//! From DSP documents to the machines' alphabets and back. Strict in what we send, tolerant in
+//! what we read: prefixed and expanded terms, single values for arrays, unknown members.
+
+use kontor_core::id::{AgreementId, DatasetId, OfferId, ParticipantId, ProcessId};
+use kontor_core::negotiation::{self, Agreement, Offer};
+use kontor_core::refusal::{Fault, Refusal};
+use kontor_core::transfer;
+use kontor_vocab::context::compact;
+use kontor_vocab::dsp;
+use kontor_vocab::iri::ENDPOINT_TYPE_HTTP;
+use kontor_vocab::odrl::PolicyDocument;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// A message that was read, with the digest that tells a repeated one.
+#[derive(Debug, Clone)]
+pub struct Parsed {
+    /// The document in compact form.
+    pub document: dsp::Message,
+    /// SHA-256 over the members in order of their names, lower-case hexadecimal.
+    pub digest: String,
+}
+
+fn malformed(message: impl Into<String>) -> Refusal {
+    Refusal::new(Fault::Malformed, "message.malformed", message).by("DSP 2025-1, message schemas")
+}
+
+/// Reads any JSON body.
+///
+/// # Errors
+/// [`Refusal`] with line and column when it is no JSON (nesting beyond 128 is refused by the
+/// parser).
+pub fn parse_json(body: &[u8]) -> Result<Value, Refusal> {
+    if body.is_empty() {
+        return Err(malformed("the body is empty").cure("a JSON object with `@context` and `@type`"));
+    }
+    serde_json::from_slice(body)
+        .map_err(|error| malformed(format!("the body is not JSON: {error}")).cure("a JSON object"))
+}
+
+/// Reads a message and checks its type.
+///
+/// # Errors
+/// [`Refusal`] that names the member, the rule and what would have passed.
+pub fn parse(body: &[u8], expected: &str) -> Result<Parsed, Refusal> {
+    let value = parse_json(body)?;
+    let digest = digest(&value);
+    let value = compact(value);
+    if !value.is_object() {
+        return Err(malformed("the body is not a JSON object").cure("one JSON object"));
+    }
+    let document: dsp::Message = serde_json::from_value(value).map_err(|error| {
+        malformed(format!("the body is not a `{expected}`: {error}")).cure("see the message's schema")
+    })?;
+    if document.kind != expected {
+        return Err(malformed(format!("`@type` is `{}`", document.kind)).at("@type").cure(format!("`{expected}`")));
+    }
+    Ok(Parsed { document, digest })
+}
+
+/// SHA-256 of a JSON value, independent of the order of members.
+#[must_use]
+pub fn digest(value: &Value) -> String {
+    let mut hash = Sha256::new();
+    feed(value, &mut hash);
+    hex(&hash.finalize())
+}
+
+/// Depth is bounded by the parser.
+fn feed(value: &Value, hash: &mut Sha256) {
+    match value {
+        Value::Object(map) => {
+            let mut keys: Vec<&String> = map.keys().collect();
+            keys.sort();
+            hash.update(b"{");
+            for key in keys {
+                feed(&Value::String(key.clone()), hash);
+                if let Some(value) = map.get(key) {
+                    feed(value, hash);
+                }
+            }
+            hash.update(b"}");
+        }
+        Value::Array(items) => {
+            hash.update(b"[");
+            items.iter().for_each(|item| feed(item, hash));
+            hash.update(b"]");
+        }
+        scalar => {
+            hash.update(scalar.to_string().as_bytes());
+            hash.update(b",");
+        }
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A required text member.
+///
+/// # Errors
+/// [`Refusal`] when it is missing.
+pub fn required<'a>(value: &'a Option<String>, field: &str) -> Result<&'a str, Refusal> {
+    value.as_deref().ok_or_else(|| malformed(format!("`{field}` is missing")).at(field).cure("a non-empty string"))
+}
+
+/// A required process id.
+///
+/// # Errors
+/// [`Refusal`] when it is missing or no identifier.
+pub fn required_pid(value: &Option<String>, field: &str) -> Result<ProcessId, Refusal> {
+    ProcessId::parse(required(value, field)?).map_err(|error| malformed(error.to_string()).at(field))
+}
+
+/// An offer out of a message.
+///
+/// # Errors
+/// [`Refusal`] when `@id` or `target` are missing.
+pub fn offer(document: PolicyDocument) -> Result<Offer, Refusal> {
+    let id =
+        document.id().ok_or_else(|| malformed("the offer has no `@id`").at("offer.@id").cure("the id of an offer"))?;
+    let target = document.target().ok_or_else(|| {
+        malformed("the offer has no `target`").at("offer.target").cure("the id of the dataset that the offer is for")
+    })?;
+    if let Some(kind) = document.kind()
+        && kind != "Offer"
+    {
+        return Err(malformed(format!("`@type` is `{kind}`")).at("offer.@type").cure("`Offer`"));
+    }
+    Ok(Offer {
+        id: OfferId::parse(id).map_err(|error| malformed(error.to_string()).at("offer.@id"))?,
+        target: DatasetId::parse(target).map_err(|error| malformed(error.to_string()).at("offer.target"))?,
+        policy: document,
+    })
+}
+
+/// An agreement out of a message.
+///
+/// # Errors
+/// [`Refusal`] when a member is missing or no identifier.
+pub fn agreement(document: PolicyDocument, now: jiff::Timestamp) -> Result<Agreement, Refusal> {
+    let get = |value: Option<&str>, field: &str| {
+        value
+            .map(str::to_owned)
+            .ok_or_else(|| malformed(format!("the agreement has no `{field}`")).at(format!("agreement.{field}")))
+    };
+    let bad = |field: &str| {
+        let field = format!("agreement.{field}");
+        move |error: kontor_core::id::IdError| malformed(error.to_string()).at(field)
+    };
+    if document.kind() != Some("Agreement") {
+        return Err(malformed("`@type` is not `Agreement`").at("agreement.@type").cure("`Agreement`"));
+    }
+    let agreed_at = match document.timestamp() {
+        None => now,
+        Some(text) => text.parse().map_err(|_| {
+            malformed(format!("`{text}` is not an xsd:dateTime with a zone"))
+                .at("agreement.timestamp")
+                .cure("`2026-01-01T00:00:00Z`")
+        })?,
+    };
+    Ok(Agreement {
+        id: AgreementId::parse(get(document.id(), "@id")?).map_err(bad("@id"))?,
+        target: DatasetId::parse(get(document.target(), "target")?).map_err(bad("target"))?,
+        assigner: ParticipantId::parse_insecure(get(document.assigner(), "assigner")?).map_err(bad("assigner"))?,
+        assignee: ParticipantId::parse_insecure(get(document.assignee(), "assignee")?).map_err(bad("assignee"))?,
+        agreed_at,
+        policy: document,
+    })
+}
+
+/// Reasons in words, whatever shape they came in; bounded, since they are shown and stored.
+#[must_use]
+pub fn reasons(values: &[Value]) -> Vec<String> {
+    const REASONS_MAX: usize = 16;
+    const REASON_CHARS_MAX: usize = 500;
+    values
+        .iter()
+        .take(REASONS_MAX)
+        .map(|value| {
+            let text = match value {
+                Value::String(text) => text.clone(),
+                Value::Object(map) => ["@value", "message", "reason"]
+                    .iter()
+                    .find_map(|key| map.get(*key).and_then(Value::as_str))
+                    .map_or_else(|| value.to_string(), str::to_owned),
+                other => other.to_string(),
+            };
+            text.chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX).collect()
+        })
+        .collect()
+}
+
+/// A data address out of a message.
+#[must_use]
+pub fn data_address(document: dsp::DataAddress) -> transfer::DataAddress {
+    let mut token = None;
+    let mut properties = Vec::new();
+    for property in document.endpoint_properties {
+        if property.name == "authorization" {
+            token = Some(property.value);
+        } else {
+            properties.push((property.name, property.value));
+        }
+    }
+    transfer::DataAddress { endpoint_type: document.endpoint_type, endpoint: document.endpoint, token, properties }
+}
+
+fn address_document(address: &transfer::DataAddress) -> dsp::DataAddress {
+    let property = |name: &str, value: &str| dsp::EndpointProperty {
+        kind: "EndpointProperty".to_owned(),
+        name: name.to_owned(),
+        value: value.to_owned(),
+    };
+    let mut endpoint_properties = Vec::new();
+    if let Some(token) = &address.token {
+        endpoint_properties.push(property("authorization", token));
+        if !address.properties.iter().any(|(name, _)| name == "authType") {
+            endpoint_properties.push(property("authType", "bearer"));
+        }
+    }
+    endpoint_properties.extend(address.properties.iter().map(|(name, value)| property(name, value)));
+    dsp::DataAddress {
+        kind: "DataAddress".to_owned(),
+        endpoint_type: address.endpoint_type.clone(),
+        endpoint: address.endpoint.clone(),
+        endpoint_properties,
+    }
+}
+
+/// The data address of a pull, as we hand it out.
+#[must_use]
+pub fn pull_address(endpoint: String, token: String) -> transfer::DataAddress {
+    transfer::DataAddress {
+        endpoint_type: ENDPOINT_TYPE_HTTP.to_owned(),
+        endpoint: Some(endpoint),
+        token: Some(token),
+        properties: Vec::new(),
+    }
+}
+
+/// A message ready to be sent: the path below the peer's base, and the body.
+#[derive(Debug, Clone)]
+pub struct Letter {
+    /// Appended to the peer's base address.
+    pub path: String,
+    /// The JSON body.
+    pub body: Value,
+}
+
+/// Whom a letter is from and to.
+#[derive(Debug, Clone, Copy)]
+pub struct Pids<'a> {
+    /// `consumerPid`.
+    pub consumer: Option<&'a ProcessId>,
+    /// `providerPid`.
+    pub provider: Option<&'a ProcessId>,
+    /// The counterparty's, for the path.
+    pub peer: Option<&'a ProcessId>,
+    /// Where we listen: sent with first messages.
+    pub callback: &'a str,
+    /// `@id` of the message.
+    pub id: &'a str,
+}
+
+fn base(kind: &str, pids: Pids<'_>) -> dsp::Message {
+    let mut document = dsp::Message::new(kind);
+    document.id = Some(pids.id.to_owned());
+    document.consumer_pid = pids.consumer.map(ToString::to_string);
+    document.provider_pid = pids.provider.map(ToString::to_string);
+    document
+}
+
+/// One path segment, percent-encoded.
+#[must_use]
+pub fn segment(text: &str) -> String {
+    use std::fmt::Write;
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        // `:` is legal in a segment and pids are often URNs, which read better so.
+        if byte.is_ascii_alphanumeric() || b"-._~:@".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+fn to_letter(path: String, document: &dsp::Message) -> Letter {
+    let body = serde_json::to_value(document).unwrap_or(Value::Null);
+    Letter { path, body }
+}
+
+/// Writes a negotiation message. Spec: DSP 2025-1, Contract Negotiation HTTPS Binding.
+#[must_use]
+pub fn negotiation_letter(message: &negotiation::Message, pids: Pids<'_>) -> Letter {
+    use negotiation::Message as M;
+    let at = |suffix: &str| match pids.peer {
+        Some(peer) => format!("/negotiations/{}/{suffix}", segment(peer.as_str())),
+        None => format!("/negotiations/{suffix}"),
+    };
+    match message {
+        M::Request { offer } => {
+            let mut document = base("ContractRequestMessage", pids);
+            document.offer = Some(message_offer(offer));
+            if pids.peer.is_none() {
+                document.callback_address = Some(pids.callback.to_owned());
+            }
+            to_letter(at("request"), &document)
+        }
+        M::Offer { offer } => {
+            let mut document = base("ContractOfferMessage", pids);
+            document.offer = Some(message_offer(offer));
+            if pids.peer.is_none() {
+                document.callback_address = Some(pids.callback.to_owned());
+            }
+            to_letter(at("offers"), &document)
+        }
+        M::Accepted | M::Finalized => {
+            let mut document = base("ContractNegotiationEventMessage", pids);
+            let event = if matches!(message, M::Accepted) { "ACCEPTED" } else { "FINALIZED" };
+            document.event_type = Some(event.to_owned());
+            to_letter(at("events"), &document)
+        }
+        M::Agreement { agreement } => {
+            let mut document = base("ContractAgreementMessage", pids);
+            document.agreement = Some(agreement.policy.clone());
+            to_letter(at("agreement"), &document)
+        }
+        M::Verification => to_letter(at("agreement/verification"), &base("ContractAgreementVerificationMessage", pids)),
+        M::Termination { code, reason } => {
+            let mut document = base("ContractNegotiationTerminationMessage", pids);
+            document.code.clone_from(code);
+            document.reason = reason.iter().cloned().map(Value::String).collect();
+            to_letter(at("termination"), &document)
+        }
+    }
+}
+
+/// Inside a message an offer has its type, id and target.
+fn message_offer(offer: &Offer) -> PolicyDocument {
+    offer.policy.clone().with("@type", "Offer").with("@id", offer.id.as_str()).with("target", offer.target.as_str())
+}
+
+/// Writes a transfer message. Spec: DSP 2025-1, Transfer Process HTTPS Binding.
+#[must_use]
+pub fn transfer_letter(message: &transfer::Message, pids: Pids<'_>) -> Letter {
+    use transfer::Message as M;
+    let at = |suffix: &str| match pids.peer {
+        Some(peer) => format!("/transfers/{}/{suffix}", segment(peer.as_str())),
+        None => format!("/transfers/{suffix}"),
+    };
+    match message {
+        M::Request { agreement, format, data_address } => {
+            let mut document = base("TransferRequestMessage", pids);
+            document.agreement_id = Some(agreement.to_string());
+            document.format = Some(format.clone());
+            document.data_address = data_address.as_ref().map(address_document);
+            document.callback_address = Some(pids.callback.to_owned());
+            to_letter(at("request"), &document)
+        }
+        M::Start { data_address } => {
+            let mut document = base("TransferStartMessage", pids);
+            document.data_address = data_address.as_ref().map(address_document);
+            to_letter(at("start"), &document)
+        }
+        M::Completion => to_letter(at("completion"), &base("TransferCompletionMessage", pids)),
+        M::Suspension { code, reason } | M::Termination { code, reason } => {
+            let suspended = matches!(message, M::Suspension { .. });
+            let kind = if suspended { "TransferSuspensionMessage" } else { "TransferTerminationMessage" };
+            let mut document = base(kind, pids);
+            document.code.clone_from(code);
+            document.reason = reason.iter().cloned().map(Value::String).collect();
+            to_letter(at(if suspended { "suspension" } else { "termination" }), &document)
+        }
+    }
+}
+
+/// The acknowledgement of a negotiation message, and the answer to a question for its state.
+///
+/// Spec: DSP 2025-1, Contract Negotiation.
+#[must_use]
+pub fn negotiation_ack(negotiation: &negotiation::Negotiation) -> Value {
+    let mut document = dsp::Message::new("ContractNegotiation");
+    document.consumer_pid = negotiation.consumer_pid().map(ToString::to_string);
+    document.provider_pid = negotiation.provider_pid().map(ToString::to_string);
+    document.state = Some(dsp_state(negotiation.state.name().as_str(), negotiation.role, "OFFERED").to_owned());
+    serde_json::to_value(document).unwrap_or(Value::Null)
+}
+
+/// The acknowledgement of a transfer message. Spec: DSP 2025-1, Transfer Process.
+#[must_use]
+pub fn transfer_ack(transfer: &transfer::Transfer) -> Value {
+    let mut document = dsp::Message::new("TransferProcess");
+    document.consumer_pid = transfer.consumer_pid().map(ToString::to_string);
+    document.provider_pid = transfer.provider_pid().map(ToString::to_string);
+    document.state = Some(dsp_state(transfer.state.name().as_str(), transfer.role, "REQUESTED").to_owned());
+    serde_json::to_value(document).unwrap_or(Value::Null)
+}
+
+/// `INITIAL` is ours alone: to the peer, the message that it already has has made the state.
+fn dsp_state(name: &'static str, role: negotiation::Role, provider_initial: &'static str) -> &'static str {
+    match (name, role) {
+        ("INITIAL", negotiation::Role::Provider) => provider_initial,
+        ("INITIAL", negotiation::Role::Consumer) => "REQUESTED",
+        (name, _) => name,
+    }
+}
