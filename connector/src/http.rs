@@ -1,0 +1,7 @@
+//! The HTTP faces: parse, call control, answer. No business rules.
+//!
+//! * [`dsp`]: the Dataspace Protocol for other connectors, with its own error bodies.
+//! * [`management`]: the operator's API, errors as RFC 9457 problems.
+
+pub mod dsp;
+pub mod management;

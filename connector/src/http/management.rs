@@ -1,0 +1,165 @@
+//! The operator's API, on its own port with its own token. Errors are RFC 9457 problems that name
+//! the field, the rule and the cure.
+
+pub mod catalog;
+pub mod negotiation;
+pub mod operation;
+pub mod transfer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use kontor_core::id::ProcessId;
+use kontor_core::refusal::{Fault, Refusal};
+use kontor_wire::problem::Problem;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::control::Control;
+use crate::control::error::ControlError;
+use crate::store::{Listing, Page};
+
+/// Longest time that a request may wait for a state.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// All routes, below `/management/v1`.
+pub fn router(control: Arc<Control>) -> Router {
+    let routes = Router::new()
+        .merge(operation::routes())
+        .merge(catalog::routes())
+        .merge(negotiation::routes())
+        .merge(transfer::routes());
+    Router::new().nest("/management/v1", routes).fallback(unknown).with_state(control)
+}
+
+async fn unknown(uri: http::Uri) -> Response {
+    Problem::new(StatusCode::NOT_FOUND, "route", format!("there is nothing at `{}`", uri.path()))
+        .cure("the routes below `/management/v1` that the README lists")
+        .into_response()
+}
+
+/// What a handler answers.
+pub(crate) type Answer = Result<Response, Failure>;
+
+/// A refusal as a problem.
+pub(crate) struct Failure(Refusal);
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        Self(error.refusal())
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal)
+    }
+}
+
+impl From<crate::store::StoreError> for Failure {
+    fn from(error: crate::store::StoreError) -> Self {
+        ControlError::from(error).into()
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        Problem::from_refusal(&self.0).into_response()
+    }
+}
+
+/// Reads a JSON body; an unknown member is an error that names it.
+pub(crate) fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Failure> {
+    let body = body.map_err(|rejection| {
+        Refusal::new(Fault::Limit, "limits.body_bytes_max", rejection.to_string()).cure("a smaller body")
+    })?;
+    let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        let refusal = Refusal::new(Fault::Malformed, "body", error.inner().to_string());
+        Failure(if path == "." { refusal } else { refusal.at(path) })
+    })
+}
+
+/// A member that is no identifier.
+pub(crate) fn bad_id(field: &str) -> impl FnOnce(kontor_core::id::IdError) -> Failure {
+    let field = field.to_owned();
+    move |error| Failure(Refusal::new(Fault::Malformed, "identifier", error.to_string()).at(field))
+}
+
+pub(crate) fn ok(value: &impl Serialize) -> Response {
+    reply(StatusCode::OK, value)
+}
+
+pub(crate) fn reply(status: StatusCode, value: &impl Serialize) -> Response {
+    (status, axum::Json(serde_json::to_value(value).unwrap_or(Value::Null))).into_response()
+}
+
+/// `?after=…&limit=…` of a list.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Paging {
+    after: Option<String>,
+    limit: Option<u32>,
+}
+
+impl Paging {
+    pub(crate) fn page(self) -> Page {
+        let mut page = Page::default();
+        page.after = self.after;
+        if let Some(limit) = self.limit {
+            page.limit = limit;
+        }
+        page
+    }
+}
+
+/// `{"items": […], "next": "…"}`.
+pub(crate) fn list<T>(listing: Listing<T>, show: impl Fn(T) -> Value) -> Response {
+    let items: Vec<Value> = listing.items.into_iter().map(show).collect();
+    ok(&json!({ "items": items, "next": listing.next }))
+}
+
+/// `?wait=STATE&timeout_ms=…` of a process: answers when the state is reached, the process has
+/// ended, or the time is over.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Waiting {
+    wait: Option<String>,
+    timeout_ms: Option<u64>,
+}
+
+impl Waiting {
+    /// Calls `look` until it is content: `(state, terminal)` of the process.
+    pub(crate) async fn until<T, F, Fut>(&self, control: &Control, id: &ProcessId, look: F) -> Result<T, Failure>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<(T, &'static str, bool), Failure>>,
+    {
+        let mut changes = control.changes();
+        let timeout = Duration::from_millis(self.timeout_ms.unwrap_or(10_000)).min(WAIT_MAX);
+        let deadline = tokio::time::sleep(timeout);
+        tokio::pin!(deadline);
+        loop {
+            let (value, state, terminal) = look().await?;
+            let Some(wanted) = &self.wait else { return Ok(value) };
+            if terminal || state == wanted {
+                return Ok(value);
+            }
+            loop {
+                tokio::select! {
+                    () = &mut deadline => return Ok(value),
+                    changed = changes.recv() => match changed {
+                        Ok(changed) if changed != *id => {}
+                        _ => break,
+                    },
+                }
+            }
+        }
+    }
+}
