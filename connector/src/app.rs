@@ -1,0 +1,340 @@
+//! The composition root: settings in, a running connector out. No logic of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use kontor_core::id::ParticipantId;
+use kontor_wire::client::{ClientLimits, PeerClient};
+use kontor_wire::egress::EgressFilter;
+use kontor_wire::pki::{Authority, CertificateRequest};
+use kontor_wire::serve::{ServeLimits, serve_insecure_headers, serve_mutual_tls, serve_plain};
+use kontor_wire::tls::{TlsFiles, TlsIdentity};
+use kontor_wire::token::{random_token, require_bearer};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tower_http::compression::CompressionLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::timeout::TimeoutLayer;
+use url::Url;
+
+use crate::cli::Pki;
+use crate::control::automation::Rules;
+use crate::control::publish::BrokerAddress;
+use crate::control::{Control, Parts};
+use crate::data::gate::Grants;
+use crate::data::{self, DataLimits, ProviderPlane};
+use crate::http::{dsp, management};
+use crate::settings::{LogFormat, Profile, Settings};
+use crate::store::Store;
+
+/// How many flow events may wait for the control plane.
+const FLOW_EVENTS_MAX: usize = 256;
+/// Threads of the runtime; blocking reads of sources have their own.
+const WORKER_THREADS: usize = 2;
+
+/// Runs the connector until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// What keeps it from starting, in words that name the setting or file.
+pub fn serve(config: &Path) -> Result<()> {
+    let settings = Settings::load(config)?;
+    logging(settings.log);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(run(settings))
+}
+
+/// Checks settings, certificates, folders and store, and prints what was found.
+///
+/// # Errors
+/// The first thing that would keep the connector from starting.
+pub fn check(config: &Path) -> Result<()> {
+    let settings = Settings::load(config)?;
+    let participant = settings.participant()?;
+    println!("settings     {} are in order", config.display());
+    println!("participant  {participant}");
+    if let Some(identity) = identity(&settings, &participant)? {
+        println!("certificate  names {participant}, valid until {}", identity.not_after());
+    } else {
+        println!("certificate  none: the profile is `insecure`");
+    }
+    for root in settings.source_roots() {
+        let state = if root.is_dir() { "is there" } else { "is not there yet; `serve` makes it" };
+        println!("source       {} {state}", root.display());
+    }
+    if let Some(rules) = &settings.automation.rules {
+        Rules::load(settings.automation.approval, rules)?;
+        println!("rules        {} are in order", rules.display());
+    }
+    std::fs::create_dir_all(&settings.data_dir)
+        .with_context(|| format!("cannot make the folder `{}` (setting `data_dir`)", settings.data_dir.display()))?;
+    let store = Store::open(&settings.data_dir)?;
+    println!("store        {}", store.describe());
+    println!("everything is in order");
+    Ok(())
+}
+
+/// Makes throw-away certificates.
+///
+/// # Errors
+/// When a file exists already or cannot be written.
+pub fn pki(command: Pki) -> Result<()> {
+    match command {
+        Pki::Authority { dir, name } => {
+            std::fs::create_dir_all(&dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
+            Authority::generate(&name)?.save(&dir)?;
+            println!("{} and {} written", dir.join("ca.pem").display(), dir.join("ca.key").display());
+        }
+        Pki::Participant { dir, participant, name, hosts, days } => {
+            let authority = Authority::load(&dir)
+                .with_context(|| format!("no authority in `{}`; `kontor pki authority` makes one", dir.display()))?;
+            let mut request = CertificateRequest::new(ParticipantId::parse(participant)?, hosts);
+            request.days = days;
+            let files = authority.issue(&request)?.save(&dir, &name, &authority)?;
+            println!("{} and {} written", files.certificate.display(), files.key.display());
+        }
+    }
+    Ok(())
+}
+
+fn logging(format: LogFormat) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let done = match format {
+        LogFormat::Text => {
+            let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            builder.with_ansi(ansi).try_init()
+        }
+        LogFormat::Json => builder.json().try_init(),
+    };
+    // A second initialisation, in tests, keeps the first.
+    drop(done);
+}
+
+fn identity(settings: &Settings, participant: &ParticipantId) -> Result<Option<TlsIdentity>> {
+    let Some(tls) = &settings.tls else { return Ok(None) };
+    if settings.profile == Profile::Insecure {
+        return Ok(None);
+    }
+    let files = TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone(), trust: tls.trust.clone() };
+    let identity = TlsIdentity::load(&files)?;
+    if identity.participant() != *participant {
+        bail!(
+            "setting `participant_id` is `{participant}` and the certificate `{}` names `{}`; both must be the same",
+            tls.certificate.display(),
+            identity.participant()
+        );
+    }
+    Ok(Some(identity))
+}
+
+/// The management token: the setting, the file, or a fresh one written to the file.
+fn management_token(settings: &Settings) -> Result<(SecretString, Option<PathBuf>)> {
+    if let Some(token) = &settings.management.token {
+        return Ok((token.clone(), None));
+    }
+    let file = settings.management.token_file.clone().unwrap_or_else(|| settings.data_dir.join("management.token"));
+    match std::fs::read_to_string(&file) {
+        Ok(text) if text.trim().len() >= 16 => return Ok((SecretString::from(text.trim()), Some(file))),
+        Ok(_) => {
+            bail!("`{}` holds no token of at least 16 characters (setting `management.token_file`)", file.display())
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot read `{}`", file.display())),
+    }
+    let token = random_token();
+    write_private(&file, token.expose_secret()).with_context(|| format!("cannot write `{}`", file.display()))?;
+    Ok((token, Some(file)))
+}
+
+fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut out = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+    out.write_all(text.as_bytes())
+}
+
+async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} (setting `{key}`)"))
+}
+
+async fn run(settings: Settings) -> Result<()> {
+    let participant = settings.participant()?;
+    let identity = identity(&settings, &participant)?;
+    std::fs::create_dir_all(&settings.data_dir)
+        .with_context(|| format!("cannot make the folder `{}` (setting `data_dir`)", settings.data_dir.display()))?;
+    let addresses_file = settings.data_dir.join("addresses.json");
+    match std::fs::remove_file(&addresses_file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot remove the old `{}`", addresses_file.display()));
+        }
+        _ => {}
+    }
+    let source_roots = settings.source_roots();
+    for folder in source_roots.iter().chain([&settings.sink_root()]) {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
+    }
+    let (token, token_file) = management_token(&settings)?;
+    let data_dir = settings.data_dir.clone();
+    let store = tokio::task::spawn_blocking(move || Store::open(&data_dir)).await??;
+    let store_words = store.describe();
+
+    let protocol = bind(settings.protocol.listen, "protocol.listen").await?;
+    let operator = bind(settings.management.listen, "management.listen").await?;
+    let protocol_address = protocol.local_addr()?;
+    let operator_address = operator.local_addr()?;
+    let scheme = if identity.is_some() { "https" } else { "http" };
+    let public_url = match &settings.protocol.public_url {
+        Some(url) => url.clone(),
+        None => Url::parse(&format!("{scheme}://{protocol_address}"))?,
+    };
+
+    let shutdown = CancellationToken::new();
+    let egress = match settings.profile {
+        Profile::Standard => EgressFilter::new(settings.egress.allow_networks.clone()),
+        Profile::Insecure => EgressFilter::insecure(),
+    };
+    let client_limits = ClientLimits { request_timeout: settings.delivery_timeout(), ..ClientLimits::default() };
+    let client = match &identity {
+        Some(identity) => PeerClient::mutual_tls(identity.clone(), egress.clone(), client_limits),
+        None => PeerClient::insecure(participant.clone(), egress.clone(), client_limits),
+    };
+    let rules = match &settings.automation.rules {
+        Some(file) => Rules::load(settings.automation.approval, file)?,
+        None => Rules::built_in(settings.automation.approval),
+    };
+    let data_limits = DataLimits {
+        flows_max: settings.data.flows_max.unwrap_or(DataLimits::default().flows_max),
+        ..DataLimits::default()
+    };
+    let grants = Arc::new(Grants::new(data_limits.clone()));
+    let brokers = settings
+        .brokers
+        .iter()
+        .map(|broker| {
+            Ok(BrokerAddress {
+                participant: ParticipantId::parse(broker.participant_id.as_str())?,
+                url: broker.url.clone(),
+                lease_seconds: broker.lease_seconds,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let control = Control::new(Parts {
+        title: settings.title.clone().unwrap_or_else(|| participant.to_string()),
+        participant: participant.clone(),
+        public_url: public_url.clone(),
+        store,
+        client,
+        egress,
+        rules,
+        delivery: settings.delivery.clone(),
+        grants: grants.clone(),
+        sink_root: settings.sink_root(),
+        source_roots: source_roots.clone(),
+        brokers,
+        open_processes_max: settings.limits.open_processes_max,
+        shutdown: shutdown.clone(),
+    });
+    let (events, flow_events) = mpsc::channel(FLOW_EVENTS_MAX);
+    let plane = ProviderPlane::new(grants, source_roots, data_limits, events);
+    control.start().await?;
+    let events_task = tokio::spawn(control.clone().serve_flow_events(flow_events));
+
+    let limits = &settings.limits;
+    let serve_limits = ServeLimits {
+        connections_max: limits.connections_max,
+        header_bytes_max: limits.header_bytes_max,
+        header_timeout: Duration::from_secs(limits.header_seconds_max),
+        drain_timeout: Duration::from_secs(limits.drain_seconds_max),
+        ..ServeLimits::default()
+    };
+    let request_time = Duration::from_secs(limits.request_seconds_max);
+    let dsp_router = dsp::router(control.clone())
+        .layer(RequestBodyLimitLayer::new(limits.body_bytes_max))
+        .layer(axum::extract::DefaultBodyLimit::disable())
+        .layer(TimeoutLayer::with_status_code(http_status_timeout(), request_time))
+        .layer(CompressionLayer::new().gzip(true));
+    // The data routes are outside of the time limit and the compression: a flow takes as long as
+    // it takes, and its bytes are counted as they are.
+    let protocol_router = kontor_wire::trace::traced(dsp_router.merge(data::router(plane)));
+    let management_router = management::router(control.clone())
+        .layer(RequestBodyLimitLayer::new(limits.body_bytes_max))
+        .layer(axum::extract::DefaultBodyLimit::disable());
+    let management_router = require_bearer(management_router, token);
+
+    let protocol_task = {
+        let (limits, shutdown) = (serve_limits.clone(), shutdown.clone());
+        match identity.clone() {
+            Some(identity) => tokio::spawn(serve_mutual_tls(protocol, identity, protocol_router, limits, shutdown)),
+            None => tokio::spawn(serve_insecure_headers(protocol, protocol_router, limits, shutdown)),
+        }
+    };
+    let management_task = tokio::spawn(serve_plain(operator, management_router, serve_limits, shutdown.clone()));
+    if let (Some(identity), Some(tls)) = (&identity, &settings.tls) {
+        let (identity, shutdown) = (identity.clone(), shutdown.clone());
+        let every = Duration::from_secs(tls.reload_seconds.max(1));
+        tokio::spawn(async move { identity.watch(every, shutdown).await });
+    }
+
+    let addresses = json!({
+        "participant": participant,
+        "protocol": control.protocol_base(),
+        "protocol_address": protocol_address,
+        "management": format!("http://{operator_address}/management/v1"),
+        "pid": std::process::id(),
+    });
+    let beside = addresses_file.with_extension("json.new");
+    std::fs::write(&beside, addresses.to_string())
+        .and_then(|()| std::fs::rename(&beside, &addresses_file))
+        .with_context(|| format!("cannot write `{}`", addresses_file.display()))?;
+    println!("kontor {} · {participant}", env!("CARGO_PKG_VERSION"));
+    match &identity {
+        Some(identity) => println!(
+            "protocol    {} (mutual TLS, certificate valid until {})",
+            control.protocol_base(),
+            identity.not_after()
+        ),
+        None => println!("protocol    {} (INSECURE: plain HTTP, header identity)", control.protocol_base()),
+    }
+    match &token_file {
+        Some(file) => println!("management  http://{operator_address}/management/v1 (token in {})", file.display()),
+        None => println!("management  http://{operator_address}/management/v1 (token from the settings)"),
+    }
+    println!("store       {store_words}");
+
+    stop_signal().await?;
+    tracing::info!("stopping: running requests get {} s", limits.drain_seconds_max);
+    shutdown.cancel();
+    let (protocol_end, management_end) = tokio::join!(protocol_task, management_task);
+    protocol_end??;
+    management_end??;
+    control.stopped().await;
+    drop(control);
+    events_task.abort();
+    Ok(())
+}
+
+fn http_status_timeout() -> http::StatusCode {
+    http::StatusCode::REQUEST_TIMEOUT
+}
+
+async fn stop_signal() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
