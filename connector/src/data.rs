@@ -98,3 +98,7 @@ impl Default for DataLimits {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests;

@@ -1,0 +1,677 @@
+//! The plane by its public face: in-process where frames are counted, over mutual TLS where the wire matters.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use bytes::Bytes;
+use http::StatusCode;
+use http_body_util::BodyExt;
+use jiff::{SignedDuration, Timestamp};
+use kontor_core::id::{AgreementId, ParticipantId, ProcessId};
+use kontor_core::peer::{Binding, VerifiedPeer};
+use kontor_core::refusal::{Fault, Refusal};
+use kontor_wire::client::{ClientLimits, PeerClient};
+use kontor_wire::egress::EgressFilter;
+use kontor_wire::pki::{Authority, CertificateRequest};
+use kontor_wire::serve::{ServeLimits, serve_mutual_tls};
+use kontor_wire::tls::TlsIdentity;
+use kontor_wire::token::token_digest;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+use url::Url;
+
+use super::*;
+use crate::model::{FlowOutcome, FlowReport, SinkSpec, SourceSpec, TokenBinding};
+
+const PROVIDER: &str = "did:web:provider.example";
+const CONSUMER: &str = "did:web:consumer.example";
+const TOKEN: &str = "the-token";
+const SEGMENT: usize = 4096;
+
+fn id(text: &str) -> ParticipantId {
+    ParticipantId::parse(text).unwrap()
+}
+
+fn transfer() -> ProcessId {
+    ProcessId::parse("urn:uuid:7d1b1c9e").unwrap()
+}
+
+fn peer(participant: &str, certificate: u8) -> VerifiedPeer {
+    VerifiedPeer::assert_verified(id(participant), Binding::Certificate([certificate; 32]))
+}
+
+fn limits() -> DataLimits {
+    DataLimits {
+        segment_bytes: SEGMENT,
+        resume_backoff: Duration::from_millis(5),
+        receipt_wait: Duration::from_millis(500),
+        flows_per_transfer_max: 2,
+        ..DataLimits::default()
+    }
+}
+
+/// Bytes without a period that a segment could hide.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut all = vec![0; bytes];
+    blake3::Hasher::new().update(b"noise").finalize_xof().fill(&mut all);
+    all
+}
+
+/// A provider's plane with a control that keeps what it is told.
+struct World {
+    dir: TempDir,
+    grants: Arc<Grants>,
+    plane: Arc<ProviderPlane>,
+    ended: Arc<Mutex<Vec<FlowReport>>>,
+    openings: Arc<AtomicU64>,
+    refusal: Arc<Mutex<Option<Refusal>>>,
+    binding: TokenBinding,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["source", "sink"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let grants = Arc::new(Grants::new(limits()));
+        let (events, mut told) = mpsc::channel(8);
+        let plane = ProviderPlane::new(Arc::clone(&grants), vec![dir.path().join("source")], limits(), events);
+        let (ended, openings) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicU64>::default());
+        let refusal = Arc::<Mutex<Option<Refusal>>>::default();
+        let (reports, count, refuse) = (Arc::clone(&ended), Arc::clone(&openings), Arc::clone(&refusal));
+        tokio::spawn(async move {
+            while let Some(event) = told.recv().await {
+                match event {
+                    FlowEvent::Opening { reply, .. } => {
+                        count.fetch_add(1, Ordering::SeqCst);
+                        let refusal = Mutex::lock(&refuse).unwrap().clone();
+                        let _ = reply.send(refusal.map_or(Ok(()), Err));
+                    }
+                    FlowEvent::Ended(report) => Mutex::lock(&reports).unwrap().push(report),
+                }
+            }
+        });
+        let binding = TokenBinding::from(peer(CONSUMER, 1).binding());
+        Self { dir, grants, plane, ended, openings, refusal, binding }
+    }
+
+    fn source(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join("source").join(name)
+    }
+
+    fn spec(&self, source: SourceSpec) -> GrantSpec {
+        GrantSpec {
+            transfer: transfer(),
+            agreement: AgreementId::parse("urn:uuid:agreement").unwrap(),
+            token_digest: token_digest(TOKEN),
+            participant: id(CONSUMER),
+            binding: self.binding.clone(),
+            source,
+            media_type: "text/csv".to_owned(),
+            valid_until: None,
+        }
+    }
+
+    /// A grant of one file with so many bytes.
+    fn file(&self, bytes: usize) -> (GrantSpec, Vec<u8>) {
+        let content = noise(bytes);
+        fs::write(self.source("file"), &content).unwrap();
+        let spec = self.spec(SourceSpec::File { path: self.source("file").display().to_string() });
+        self.grants.open(spec.clone());
+        (spec, content)
+    }
+
+    async fn get_as(&self, who: VerifiedPeer, path: &str, headers: &[(&str, &str)]) -> Response {
+        let method = if headers.iter().any(|(name, _)| *name == "head") { "HEAD" } else { "GET" };
+        let mut request = Request::builder().method(method).uri(path).extension(who);
+        if !headers.iter().any(|(name, _)| *name == "authorization") {
+            request = request.header("authorization", format!("Bearer {TOKEN}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        router(Arc::clone(&self.plane)).oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    async fn get(&self, headers: &[(&str, &str)]) -> Response {
+        self.get_as(peer(CONSUMER, 1), &data_path(), headers).await
+    }
+
+    /// The reports, once there are so many; waits a little more, so that one too many shows.
+    async fn reports(&self, count: usize) -> Vec<FlowReport> {
+        for _ in 0..400 {
+            if Mutex::lock(&self.ended).unwrap().len() >= count {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let reports = Mutex::lock(&self.ended).unwrap().clone();
+        assert_eq!(reports.len(), count, "{reports:?}");
+        reports
+    }
+}
+
+fn data_path() -> String {
+    format!("/data/{}", transfer())
+}
+
+fn header<'a>(response: &'a Response, name: &str) -> &'a str {
+    response.headers().get(name).unwrap().to_str().unwrap()
+}
+
+async fn problem(response: Response) -> (StatusCode, serde_json::Value) {
+    assert_eq!(header(&response, "content-type"), "application/problem+json");
+    let status = response.status();
+    (status, serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap())
+}
+
+async fn body(response: Response) -> Bytes {
+    response.into_body().collect().await.unwrap().to_bytes()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}
+
+#[tokio::test]
+async fn after_a_stop_not_one_more_segment_leaves() {
+    for kind in [StopKind::Suspended, StopKind::Terminated, StopKind::Revoked] {
+        let world = World::new();
+        let (_, content) = world.file(SEGMENT * 100);
+        let mut stream = world.get(&[]).await.into_body();
+        for _ in 0..3 {
+            assert_eq!(stream.frame().await.unwrap().unwrap().into_data().unwrap().len(), SEGMENT);
+        }
+        assert_eq!(world.grants.running(&transfer()), 1);
+        assert!(world.grants.stop(&transfer(), kind, "because"));
+        let error = stream.frame().await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("because"), "{error}");
+        drop(stream);
+        let report = world.reports(1).await.remove(0);
+        assert_eq!(report.bytes, 3 * SEGMENT as u64);
+        assert_eq!(report.digest_blake3, hex(&content[..3 * SEGMENT]));
+        assert!(matches!(&report.outcome, FlowOutcome::Cut { reason } if reason.contains("because")), "{report:?}");
+        assert_eq!(world.grants.running(&transfer()), 0);
+
+        let refused = world.get(&[]).await;
+        assert_eq!(header(&refused, STOP_HEADER), kind.as_str());
+        let (status, problem) = problem(refused).await;
+        assert_eq!(status, StatusCode::FORBIDDEN);
+        assert!(problem["detail"].as_str().unwrap().contains("because"));
+        assert!(world.grants.forget(&transfer()));
+        assert_eq!(world.get(&[]).await.status(), StatusCode::UNAUTHORIZED);
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_the_agreement_cuts_a_flow_that_nobody_touches() {
+    let world = World::new();
+    let (spec, _) = world.file(SEGMENT * 100);
+    let until = Timestamp::now() + SignedDuration::from_millis(100);
+    world.grants.open(GrantSpec { valid_until: Some(until), ..spec });
+    let mut stream = world.get(&[]).await.into_body();
+    assert!(stream.frame().await.unwrap().is_ok());
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert!(stream.frame().await.unwrap().is_err());
+    let report = world.reports(1).await.remove(0);
+    assert!(matches!(report.outcome, FlowOutcome::Cut { .. }), "{report:?}");
+    assert!(report.ended.duration_since(until) < SignedDuration::from_millis(50), "before the peer asked for more");
+    assert_eq!(header(&world.get(&[]).await, STOP_HEADER), "expired");
+}
+
+#[tokio::test]
+async fn ranges_and_conditions_select_what_the_standard_says() {
+    let world = World::new();
+    let (_, content) = world.file(10_000);
+    let whole = world.get(&[]).await;
+    assert_eq!((whole.status(), header(&whole, "content-length")), (StatusCode::OK, "10000"));
+    assert_eq!((header(&whole, "content-type"), header(&whole, "accept-ranges")), ("text/csv", "bytes"));
+    let etag = header(&whole, "etag").to_owned();
+    assert_eq!(body(whole).await, content);
+    let all = 0..10_000;
+    for (range, if_range, expected) in [
+        ("bytes=0-0", None, Some(0..1)),
+        ("bytes=9000-", Some(etag.as_str()), Some(9000..10_000)),
+        ("bytes=9000-", Some("\"other\""), None),
+        ("bytes=9000-", Some("W/\"weak\""), None),
+        ("bytes=5-20000", None, Some(5..10_000)),
+        ("bytes=-10", None, Some(9990..10_000)),
+        ("bytes=-20000", None, Some(0..10_000)),
+        ("bytes=1-2,5-6", None, None),
+        ("bytes=5-2", None, None),
+        ("lines=1-2", None, None),
+        ("bytes=+1-2", None, None),
+    ] {
+        let mut headers = vec![("range", range)];
+        headers.extend(if_range.map(|tag| ("if-range", tag)));
+        let response = world.get(&headers).await;
+        let partial = expected.is_some();
+        let expected = expected.unwrap_or_else(|| all.clone());
+        if partial {
+            assert_eq!(response.status(), StatusCode::PARTIAL_CONTENT, "{range}");
+            let range = format!("bytes {}-{}/10000", expected.start, expected.end - 1);
+            assert_eq!(header(&response, "content-range"), range);
+        } else {
+            assert_eq!(response.status(), StatusCode::OK, "{range}");
+        }
+        assert_eq!(header(&response, "content-length"), expected.len().to_string());
+        assert_eq!(body(response).await, content[expected], "{range}");
+    }
+    let flows = world.openings.load(Ordering::SeqCst);
+    for range in ["bytes=10000-", "bytes=-0"] {
+        let beyond = world.get(&[("range", range)]).await;
+        assert_eq!(beyond.status(), StatusCode::RANGE_NOT_SATISFIABLE);
+        assert_eq!(header(&beyond, "content-range"), "bytes */10000");
+    }
+    assert_eq!(world.get(&[("if-match", "\"other\"")]).await.status(), StatusCode::PRECONDITION_FAILED);
+    let head = world.get(&[("head", "")]).await;
+    assert_eq!((header(&head, "content-length"), header(&head, "etag")), ("10000", etag.as_str()));
+    assert!(body(head).await.is_empty());
+    assert_eq!(world.openings.load(Ordering::SeqCst), flows, "none of these took a use");
+    assert_eq!(world.get(&[("if-match", &etag)]).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_stolen_token_opens_nothing() {
+    let world = World::new();
+    world.file(10);
+    let (status, other) = problem(world.get_as(peer("did:web:thief.example", 1), &data_path(), &[]).await).await;
+    assert_eq!((status, other["type"].as_str()), (StatusCode::FORBIDDEN, Some("urn:kontor:problem:other-participant")));
+    let (status, other) = problem(world.get_as(peer(CONSUMER, 2), &data_path(), &[]).await).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    let detail = other["detail"].as_str().unwrap();
+    assert!(detail.contains(&"01".repeat(32)) && detail.contains(&"02".repeat(32)), "{detail}");
+    assert!(other["cure"].as_str().unwrap().contains("fresh token"));
+    for authorization in ["Bearer guess", "Basic dGhl", "Bearer"] {
+        assert_eq!(world.get(&[("authorization", authorization)]).await.status(), StatusCode::UNAUTHORIZED);
+    }
+    let elsewhere = world.get_as(peer(CONSUMER, 1), "/data/urn:uuid:other", &[]).await;
+    assert_eq!(elsewhere.status(), StatusCode::UNAUTHORIZED, "an unknown transfer reads like an unknown token");
+    assert_eq!(world.openings.load(Ordering::SeqCst), 0);
+
+    let flow = header(&world.get(&[]).await, FLOW_HEADER).to_owned();
+    world.reports(1).await;
+    let receipt = format!("/flows/{flow}");
+    assert_eq!(world.get_as(peer(CONSUMER, 1), &receipt, &[]).await.status(), StatusCode::OK);
+    assert_eq!(world.get_as(peer(CONSUMER, 2), &receipt, &[]).await.status(), StatusCode::FORBIDDEN);
+    let guess = world.get_as(peer(CONSUMER, 1), &receipt, &[("authorization", "Bearer guess")]).await;
+    assert_eq!(guess.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(world.get_as(peer(CONSUMER, 1), "/flows/none", &[]).await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_source_that_changes_under_a_flow_ends_it_visibly() {
+    let shrink = |path: &Path| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(100).unwrap();
+    let vanish = |path: &Path| fs::remove_file(path).unwrap();
+    let change = |path: &Path| fs::write(path, vec![7; SEGMENT * 100]).unwrap();
+    for (word, spoil) in [("shrank", &shrink as &dyn Fn(&Path)), ("removed", &vanish), ("changed", &change)] {
+        let world = World::new();
+        world.file(SEGMENT * 100);
+        let mut stream = world.get(&[]).await.into_body();
+        assert!(stream.frame().await.unwrap().is_ok());
+        spoil(&world.source("file"));
+        let mut frames = 1;
+        let error = loop {
+            match stream.frame().await.unwrap() {
+                Ok(_) => frames += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(frames < 8, "only what was read ahead");
+        assert!(error.to_string().contains(word), "{error}");
+        let report = world.reports(1).await.remove(0);
+        assert!(matches!(report.outcome, FlowOutcome::Failed { .. }), "{report:?}");
+        assert_eq!(report.bytes, frames * SEGMENT as u64);
+    }
+}
+
+#[tokio::test]
+async fn nothing_outside_the_source_is_served() {
+    let world = World::new();
+    fs::write(world.dir.path().join("secret"), "secret").unwrap();
+    fs::create_dir_all(world.source("tree/deep")).unwrap();
+    fs::write(world.source("tree/a"), "a").unwrap();
+    fs::write(world.source("tree/deep/b"), "bb").unwrap();
+    fs::write(world.source("beside"), "beside").unwrap();
+    std::os::unix::fs::symlink(world.dir.path().join("secret"), world.source("tree/link")).unwrap();
+    std::os::unix::fs::symlink(world.dir.path().join("secret"), world.source("link")).unwrap();
+    world.grants.open(world.spec(SourceSpec::Directory { path: world.source("tree").display().to_string() }));
+    let index: serde_json::Value = serde_json::from_slice(&body(world.get(&[]).await).await).unwrap();
+    let paths: Vec<_> = index["entries"].as_array().unwrap().iter().map(|entry| entry["path"].clone()).collect();
+    assert_eq!(paths, ["a", "deep/b"]);
+    let member = async |path: &str| {
+        let path = format!("{}/{path}", data_path());
+        world.get_as(peer(CONSUMER, 1), &path, &[]).await
+    };
+    assert_eq!(body(member("deep/b").await).await, "bb");
+    for path in
+        ["../beside", "%2e%2e/beside", "..%2fbeside", "link", "deep", "none", "%2fetc%2fpasswd", "deep%2f..%2fa"]
+    {
+        let status = member(path).await.status();
+        assert!(matches!(status.as_u16(), 400 | 404), "{path}: {status}");
+    }
+    for path in [world.source("link"), world.dir.path().join("secret"), world.source("../secret")] {
+        world.grants.open(world.spec(SourceSpec::File { path: path.display().to_string() }));
+        let (status, problem) = problem(world.get(&[]).await).await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert!(!problem.to_string().contains("secret"), "the provider's paths stay its own");
+    }
+    assert_eq!(world.reports(1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn every_flow_has_one_report_and_a_refused_one_none() {
+    let world = World::new();
+    world.file(SEGMENT * 50);
+    body(world.get(&[]).await).await;
+    assert_eq!(world.reports(1).await[0].outcome, FlowOutcome::Whole);
+    drop(world.get(&[]).await);
+    let mut stream = world.get(&[]).await.into_body();
+    assert!(stream.frame().await.unwrap().is_ok());
+    drop(stream);
+    let reports = world.reports(3).await;
+    assert!(reports[1..].iter().all(|report| matches!(report.outcome, FlowOutcome::Failed { .. })), "{reports:?}");
+
+    let (one, two) = (world.get(&[]).await, world.get(&[]).await);
+    let third = world.get(&[]).await;
+    assert_eq!((third.status(), header(&third, "retry-after")), (StatusCode::SERVICE_UNAVAILABLE, "1"));
+    drop((one, two));
+    world.reports(5).await;
+
+    *Mutex::lock(&world.refusal).unwrap() = Some(Refusal::new(Fault::Limit, "policy.count", "all uses are taken"));
+    let (status, refused) = problem(world.get(&[]).await).await;
+    assert_eq!((status, refused["detail"].as_str()), (StatusCode::FORBIDDEN, Some("all uses are taken")));
+    world.reports(5).await;
+
+    *Mutex::lock(&world.refusal).unwrap() = None;
+    world.file(0);
+    assert!(body(world.get(&[]).await).await.is_empty());
+    assert_eq!(world.reports(6).await[5].outcome, FlowOutcome::Whole);
+}
+
+/// What a test does to a response on its way out.
+type Hook = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// A provider and a consumer with mutual TLS between them.
+struct Wired {
+    world: World,
+    client: PeerClient,
+    endpoint: Url,
+    shutdown: CancellationToken,
+}
+
+impl Drop for Wired {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Wired {
+    /// The hook hears of every segment of data, counted over all flows, right before it is handed to HTTP.
+    async fn new(hook: impl FnOnce(&Arc<Grants>) -> Hook, lie: bool) -> Self {
+        let mut world = World::new();
+        let ca = Authority::generate("test").unwrap();
+        let identity = |name: &str, participant: &str| {
+            let request = CertificateRequest::new(id(participant), vec!["127.0.0.1".to_owned()]);
+            TlsIdentity::load(&ca.issue(&request).unwrap().save(world.dir.path(), name, &ca).unwrap()).unwrap()
+        };
+        let (provider, consumer) = (identity("provider", PROVIDER), identity("consumer", CONSUMER));
+        // The binding is learnt as control learns it: from a request of the consumer.
+        let (seen, mut sees) = watch::channel(None);
+        let hook = hook(&world.grants);
+        let count = Arc::new(AtomicU64::new(0));
+        let routes = router(Arc::clone(&world.plane)).layer(axum::middleware::from_fn(
+            move |request: Request, next: axum::middleware::Next| {
+                let (seen, hook, count) = (seen.clone(), Arc::clone(&hook), Arc::clone(&count));
+                async move {
+                    seen.send_replace(request.extensions().get::<VerifiedPeer>().cloned());
+                    let receipt = request.uri().path().starts_with("/flows/");
+                    let response = next.run(request).await;
+                    if receipt && lie && response.status() == StatusCode::OK {
+                        let mut said: Receipt = serde_json::from_slice(&body(response).await).unwrap();
+                        said.bytes += 1;
+                        return Response::new(Body::from(serde_json::to_vec(&said).unwrap()));
+                    }
+                    let flows = response.headers().contains_key(FLOW_HEADER);
+                    response.map(|body| {
+                        Body::new(body.map_frame(move |frame| {
+                            if flows {
+                                hook(count.fetch_add(1, Ordering::SeqCst) + 1);
+                            }
+                            frame
+                        }))
+                    })
+                }
+            },
+        ));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address: SocketAddr = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        tokio::spawn(serve_mutual_tls(listener, provider, routes, ServeLimits::default(), shutdown.clone()));
+        let egress = EgressFilter::new(vec!["127.0.0.0/8".parse().unwrap()]);
+        let client = PeerClient::mutual_tls(consumer, egress, ClientLimits::default());
+        let base = Url::parse(&format!("https://{address}/")).unwrap();
+        let hello = http::Request::get(base.join("flows/none").unwrap().as_str()).body(Bytes::new()).unwrap();
+        client.send(&id(PROVIDER), hello).await.unwrap();
+        world.binding = TokenBinding::from(sees.borrow_and_update().clone().unwrap().binding());
+        Self { world, client, endpoint: endpoint_url(&base, &transfer()), shutdown }
+    }
+
+    async fn plain() -> Self {
+        Self::new(|_| Arc::new(|_| ()), false).await
+    }
+
+    fn sink(&self) -> std::path::PathBuf {
+        self.world.dir.path().join("sink")
+    }
+
+    fn job(&self, sink: SinkSpec) -> PullJob {
+        PullJob {
+            transfer: ProcessId::parse("urn:uuid:ours").unwrap(),
+            agreement: AgreementId::parse("urn:uuid:agreement").unwrap(),
+            provider: id(PROVIDER),
+            endpoint: self.endpoint.clone(),
+            token: TOKEN.into(),
+            sink,
+            sink_root: self.sink(),
+            limits: limits(),
+        }
+    }
+
+    async fn pull(&self, sink: SinkSpec, stop: watch::Receiver<Option<String>>) -> PullOutcome {
+        // Spawned, since control does so too: it must be `Send`.
+        tokio::spawn(pull(self.job(sink), self.client.clone(), stop)).await.unwrap()
+    }
+
+    /// What lies in the sink, hidden files included.
+    fn left(&self) -> Vec<String> {
+        let mut all: Vec<_> =
+            fs::read_dir(self.sink()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        all.sort();
+        all
+    }
+}
+
+fn to_file() -> SinkSpec {
+    SinkSpec::File { path: "got".to_owned() }
+}
+
+fn unstopped() -> watch::Receiver<Option<String>> {
+    watch::channel(None).1
+}
+
+fn done(content: &[u8]) -> PullResult {
+    PullResult::Done { bytes: content.len() as u64, digest_blake3: hex(content) }
+}
+
+#[tokio::test]
+async fn both_sides_count_the_same_and_the_file_appears_only_whole() {
+    let wired = Wired::plain().await;
+    let (_, content) = wired.world.file(SEGMENT * 300 + 17);
+    let outcome = wired.pull(to_file(), unstopped()).await;
+    assert_eq!(outcome.result, done(&content), "{outcome:?}");
+    assert_eq!(fs::read(wired.sink().join("got")).unwrap(), content);
+    assert_eq!(wired.left(), ["got"]);
+    let theirs = wired.world.reports(1).await.remove(0);
+    let [ours] = outcome.reports.as_slice() else { panic!("{outcome:?}") };
+    assert_eq!((&ours.id, ours.bytes, &ours.digest_blake3), (&theirs.id, theirs.bytes, &theirs.digest_blake3));
+    assert_eq!((ours.peer_bytes, &ours.peer_digest), (Some(theirs.bytes), &Some(theirs.digest_blake3)));
+
+    let again = wired.pull(to_file(), unstopped()).await;
+    assert!(matches!(&again.result, PullResult::Failed { retryable: false, reason } if reason.contains("exists")));
+    let astray = wired.pull(SinkSpec::File { path: "../got".to_owned() }, unstopped()).await;
+    assert!(matches!(astray.result, PullResult::Failed { retryable: false, .. }), "{astray:?}");
+    let wrong = wired.pull(SinkSpec::Directory { path: "d".to_owned() }, unstopped()).await;
+    assert!(matches!(&wrong.result, PullResult::Failed { retryable: false, reason } if reason.contains("file")));
+    assert_eq!(wired.world.openings.load(Ordering::SeqCst), 1, "none of these took a use");
+}
+
+#[tokio::test]
+async fn a_cut_flow_is_an_error_at_the_other_end_of_the_wire() {
+    let wired = Wired::new(
+        |grants| {
+            let grants = Arc::clone(grants);
+            Arc::new(move |segment| {
+                if segment == 20 {
+                    grants.stop(&transfer(), StopKind::Suspended, "maintenance");
+                }
+            })
+        },
+        false,
+    )
+    .await;
+    let (spec, content) = wired.world.file(SEGMENT * 5000);
+    let request = http::Request::get(wired.endpoint.as_str()).header("authorization", format!("Bearer {TOKEN}"));
+    let response = wired.client.open(&id(PROVIDER), request.body(Bytes::new()).unwrap()).await.unwrap();
+    assert_eq!(response.headers()["content-length"], content.len().to_string());
+    assert!(response.into_body().collect().await.is_err());
+    let report = wired.world.reports(1).await.remove(0);
+    assert_eq!(report.bytes, 20 * SEGMENT as u64, "not one segment after the stop");
+
+    // The consumer is told why, keeps its part, and goes on from it under a fresh token.
+    let stopped = wired.pull(to_file(), unstopped()).await;
+    assert!(matches!(&stopped.result, PullResult::Stopped { reason } if reason.contains("maintenance")), "{stopped:?}");
+    wired.world.grants.open(spec);
+    assert_eq!(wired.pull(to_file(), unstopped()).await.result, done(&content));
+}
+
+#[tokio::test]
+async fn a_pull_resumes_after_a_cut_and_a_stop_keeps_the_part() {
+    let stop = watch::Sender::new(None);
+    let (stopper, respec) = (stop.clone(), Arc::new(Mutex::new(None::<GrantSpec>)));
+    let spec_of_hook = Arc::clone(&respec);
+    let wired = Wired::new(
+        |grants| {
+            let grants = Arc::clone(grants);
+            Arc::new(move |segment| {
+                if segment == 1000 {
+                    // The same token again: the flow is cut, the next attempt passes.
+                    grants.open(Mutex::lock(&spec_of_hook).unwrap().clone().unwrap());
+                }
+                if segment == 3000 {
+                    stopper.send_replace(Some("enough".to_owned()));
+                }
+            })
+        },
+        false,
+    )
+    .await;
+    let (spec, content) = wired.world.file(SEGMENT * 12_000);
+    *Mutex::lock(&respec).unwrap() = Some(spec);
+    let outcome = wired.pull(to_file(), stop.subscribe()).await;
+    assert_eq!(outcome.result, PullResult::Stopped { reason: "enough".to_owned() });
+    let [cut, stopped] = outcome.reports.as_slice() else { panic!("{:?}", outcome.reports) };
+    assert!(matches!(&cut.outcome, FlowOutcome::Cut { reason } if reason.contains("newer")), "{cut:?}");
+    assert_eq!(cut.peer_bytes, Some(1000 * SEGMENT as u64));
+    assert!(cut.bytes > 0 && stopped.offset == cut.bytes, "{outcome:?}");
+    assert_eq!(stopped.outcome, FlowOutcome::Cut { reason: "enough".to_owned() });
+    assert!(wired.left().iter().any(|name| name.ends_with(".part")) && !wired.left().contains(&"got".to_owned()));
+
+    let outcome = wired.pull(to_file(), unstopped()).await;
+    assert_eq!(outcome.result, done(&content), "{outcome:?}");
+    assert_eq!(outcome.reports[0].offset, stopped.offset + stopped.bytes, "it goes on where it stopped");
+    assert_eq!(wired.left(), ["got"]);
+    assert_eq!(fs::read(wired.sink().join("got")).unwrap(), content);
+    wired.world.reports(3).await;
+}
+
+#[tokio::test]
+async fn a_receipt_that_differs_leaves_no_file() {
+    let wired = Wired::new(|_| Arc::new(|_| ()), true).await;
+    wired.world.file(SEGMENT * 3);
+    let outcome = wired.pull(to_file(), unstopped()).await;
+    assert!(matches!(&outcome.result, PullResult::Failed { reason, .. } if reason.contains("receipt")), "{outcome:?}");
+    assert_eq!(outcome.reports.len(), 1);
+    assert_eq!(wired.left(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_directory_comes_whole_or_not_at_all() {
+    let wired = Wired::new(
+        |grants| {
+            let grants = Arc::clone(grants);
+            Arc::new(move |segment| {
+                if segment == 5 {
+                    grants.stop(&transfer(), StopKind::Suspended, "pause");
+                }
+            })
+        },
+        false,
+    )
+    .await;
+    fs::create_dir_all(wired.world.source("tree/x/y")).unwrap();
+    let content = noise(SEGMENT * 2000);
+    let files = [("a.csv", &content[..SEGMENT]), ("b", &content[..]), ("x/y/empty", &[]), ("x/ü %2f?#", &content[..9])];
+    for (path, content) in files {
+        fs::write(wired.world.source("tree").join(path), content).unwrap();
+    }
+    let spec = wired.world.spec(SourceSpec::Directory { path: wired.world.source("tree").display().to_string() });
+    wired.world.grants.open(spec.clone());
+    let sink = SinkSpec::Directory { path: "got".to_owned() };
+    let outcome = wired.pull(sink.clone(), unstopped()).await;
+    assert!(matches!(outcome.result, PullResult::Stopped { .. }), "{outcome:?}");
+    assert!(!wired.sink().join("got").exists());
+    wired.world.grants.open(spec);
+    let rest = wired.pull(sink.clone(), unstopped()).await;
+    let total: u64 = files.iter().map(|(_, content)| content.len() as u64).sum();
+    assert!(matches!(rest.result, PullResult::Done { bytes, .. } if bytes == total), "{rest:?}");
+    assert!(rest.reports.iter().all(|report| report.path.as_deref() != Some("a.csv")), "what was whole is kept");
+    for (path, content) in files {
+        assert_eq!(fs::read(wired.sink().join("got").join(path)).unwrap(), content, "{path}");
+    }
+    assert_eq!(wired.left(), ["got"]);
+    assert_eq!(fs::read_dir(wired.sink().join("got")).unwrap().count(), 3, "nothing is left beside the members");
+
+    let wrong = wired.pull(to_file(), unstopped()).await;
+    assert!(matches!(wrong.result, PullResult::Failed { retryable: false, .. }), "{wrong:?}");
+}
+
+#[tokio::test]
+async fn what_will_not_go_on_is_discarded() {
+    let stop = watch::Sender::new(None);
+    let stopper = stop.clone();
+    let hook: Hook = Arc::new(move |segment| {
+        if segment == 100 {
+            stopper.send_replace(Some("terminated".to_owned()));
+        }
+    });
+    let wired = Wired::new(|_| hook, false).await;
+    wired.world.file(SEGMENT * 5000);
+    let outcome = wired.pull(to_file(), stop.subscribe()).await;
+    assert!(matches!(outcome.result, PullResult::Stopped { .. }), "{outcome:?}");
+    assert_ne!(wired.left(), Vec::<String>::new());
+    discard_parts(&wired.sink(), &to_file(), &ProcessId::parse("urn:uuid:ours").unwrap());
+    assert_eq!(wired.left(), Vec::<String>::new());
+}
