@@ -130,10 +130,14 @@ impl SourceRoots {
             path: path.display().to_string(),
             roots: self.0.iter().map(|root| format!("`{}`", root.display())).collect::<Vec<_>>().join(", "),
         };
-        if !path.is_absolute() || self.0.is_empty() {
-            return Err(outside());
-        }
-        let real = path.canonicalize().map_err(|error| SourceError::io(path, error))?;
+        // A relative path is below the first root that has it.
+        let named = if path.is_absolute() {
+            path.to_path_buf()
+        } else {
+            let below = self.0.iter().map(|root| root.join(path));
+            below.clone().find(|candidate| candidate.exists()).or_else(|| below.last()).ok_or_else(outside)?
+        };
+        let real = named.canonicalize().map_err(|error| SourceError::io(path, error))?;
         if self.0.iter().any(|root| real.starts_with(root)) { Ok(real) } else { Err(outside()) }
     }
 }
