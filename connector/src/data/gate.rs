@@ -231,9 +231,14 @@ impl Grants {
     }
 
     /// Lets bytes flow. A grant of the same transfer is replaced: its token opens nothing any more and its flows are
-    /// cut.
+    /// cut. The same grant opened again, still open, changes nothing.
     pub fn open(&self, grant: GrantSpec) {
         let transfer = grant.transfer.clone();
+        // The intention to start opens the grant, and so does the receipt of the start message: by then the peer may
+        // already be reading.
+        if self.post(&transfer).is_some_and(|post| post.grant == grant && !post.shut.load(Ordering::Acquire)) {
+            return;
+        }
         let post = Arc::new(Gatepost {
             grant,
             shut: AtomicBool::new(false),
