@@ -4,7 +4,7 @@
 mod sample;
 mod space;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -168,7 +168,7 @@ async fn show(options: Options) -> Result<()> {
 
     println!("\nAll nine steps passed in {:.1} s.", begun.elapsed().as_secs_f64());
     if options.keep {
-        keep(&space, &broker, &provider, &consumer).await?;
+        keep(&space, &broker, &provider, &consumer, &table.root).await?;
     }
     space.clean_up();
     println!("Everything is stopped and removed.");
@@ -359,13 +359,15 @@ async fn outsider(space: &Space, endpoint: &str) -> Result<()> {
     Ok(())
 }
 
-async fn keep(space: &Space, broker: &Program, provider: &Program, consumer: &Program) -> Result<()> {
+async fn keep(space: &Space, broker: &Program, provider: &Program, consumer: &Program, files: &Path) -> Result<()> {
     println!("\nEverything keeps running. Try:\n");
     println!("  export PROVIDER={}", provider.text("management")?);
     println!("  export CONSUMER={}", consumer.text("management")?);
     println!("  export PROVIDER_TOKEN=$(cat {})", provider.token_file().display());
     println!("  export CONSUMER_TOKEN=$(cat {})", consumer.token_file().display());
+    println!("  export PROVIDER_ID={PROVIDER}");
     println!("  export PROVIDER_DSP={}", provider.text("protocol")?);
+    println!("  export PROVIDER_FILES={}", files.display());
     println!("  export BROKER={}", broker.text("browse")?);
     println!();
     println!("  curl -s -H \"Authorization: Bearer $PROVIDER_TOKEN\" $PROVIDER/offers");
