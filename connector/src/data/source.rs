@@ -135,7 +135,11 @@ impl SourceRoots {
             path.to_path_buf()
         } else {
             let below = self.0.iter().map(|root| root.join(path));
-            below.clone().find(|candidate| candidate.exists()).or_else(|| below.last()).ok_or_else(outside)?
+            below
+                .clone()
+                .find(|candidate| candidate.exists())
+                .or_else(|| below.clone().next_back())
+                .ok_or_else(outside)?
         };
         let real = named.canonicalize().map_err(|error| SourceError::io(path, error))?;
         if self.0.iter().any(|root| real.starts_with(root)) { Ok(real) } else { Err(outside()) }

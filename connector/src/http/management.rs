@@ -111,12 +111,8 @@ pub(crate) struct Paging {
 
 impl Paging {
     pub(crate) fn page(self) -> Page {
-        let mut page = Page::default();
-        page.after = self.after;
-        if let Some(limit) = self.limit {
-            page.limit = limit;
-        }
-        page
+        let limit = self.limit.unwrap_or(Page::default().limit);
+        Page { after: self.after, limit }
     }
 }
 
