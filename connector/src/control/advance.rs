@@ -10,7 +10,7 @@ use kontor_core::negotiation::{self, Negotiation, OfferKind};
 use kontor_core::refusal::Refusal;
 use kontor_core::transfer::{self, Transfer};
 
-use super::automation::{Action, Decision};
+use super::automation::{Action, Decision, state_entered};
 use super::error::ControlError;
 use super::wire_format::{self, Pids};
 use super::{Control, fresh_urn};
@@ -42,6 +42,8 @@ struct Settled<T> {
     outgoing: Vec<OutboxEntry>,
     flow: Option<FlowOrder>,
     later: Option<Decision>,
+    /// The states that were entered since the last commit.
+    entered: Vec<&'static str>,
     changed: bool,
 }
 
@@ -84,12 +86,13 @@ impl Control {
         batch: Batch,
     ) -> Result<Advanced<Negotiation>, ControlError> {
         let settled = self.settle_negotiation(negotiation, input, terms, batch)?;
-        let Settled { next, mut batch, outgoing, later, changed, .. } = settled;
+        let Settled { next, mut batch, outgoing, later, entered, changed, .. } = settled;
         if changed {
             batch.negotiation = Some((next.clone(), version));
         }
         if changed || !batch.outbox_done.is_empty() {
             self.parts.store.commit(batch).await?;
+            self.parts.rules.entered(&next.id, &entered, next.state.name().is_terminal());
             self.changed(&next.id);
         }
         if let Some(decision) = later {
@@ -107,7 +110,7 @@ impl Control {
     ) -> Result<Settled<Negotiation>, ControlError> {
         let now = self.now();
         let mut settled =
-            Settled { next: negotiation, batch, outgoing: Vec::new(), flow: None, later: None, changed: false };
+            Settled { next: negotiation, batch, outgoing: Vec::new(), flow: None, later: None, entered: Vec::new(), changed: false };
         settled.batch.now = now;
         let settle_rules = input.is_none();
         if let Some(input) = input {
@@ -122,7 +125,7 @@ impl Control {
             if settled.next.pending.is_some() || !(settled.changed || settle_rules) {
                 break;
             }
-            let Some(decision) = self.parts.rules.negotiation(&settled.next) else { break };
+            let Some(decision) = self.parts.rules.negotiation(&settled.next, &settled.entered) else { break };
             if !decision.after.is_zero() {
                 settled.later = Some(decision);
                 break;
@@ -142,13 +145,9 @@ impl Control {
     }
 
     fn take_negotiation(&self, outcome: negotiation::Outcome, settled: &mut Settled<Negotiation>, now: Timestamp) {
-        let before = settled.next.state.name();
         settled.next = outcome.next;
         settled.changed = true;
         let state = settled.next.state.name();
-        if state != before {
-            self.parts.rules.entered(&settled.next.id, state.as_str(), state.is_terminal());
-        }
         let next = settled.next.clone();
         for effect in outcome.effects {
             match effect {
@@ -162,6 +161,7 @@ impl Control {
                     settled.batch.agreement = Some(agreement_record(&next, *agreement));
                 }
                 Effect::Record(record) => {
+                    settled.entered.extend(state_entered(&record.event));
                     let agreement = next.agreement().map(|agreement| agreement.id.clone());
                     settled.batch.audit.push(audit(&next.id, &next.counterparty, agreement, record, now));
                 }
@@ -209,7 +209,7 @@ impl Control {
         batch: Batch,
     ) -> Result<Advanced<Transfer>, ControlError> {
         let settled = self.settle_transfer(transfer, input, batch).await?;
-        let Settled { next, mut batch, outgoing, flow, later, changed } = settled;
+        let Settled { next, mut batch, outgoing, flow, later, entered, changed } = settled;
         if !changed && !batch.outbox_done.is_empty() {
             batch.transfer_detail = None;
             self.parts.store.commit(batch).await?;
@@ -222,6 +222,7 @@ impl Control {
                 self.stop_flow(&next, *reason);
             }
             self.parts.store.commit(batch).await?;
+            self.parts.rules.entered(&next.id, &entered, next.state.name().is_terminal());
             self.changed(&next.id);
             if wakes {
                 self.wake.notify_one();
@@ -242,7 +243,7 @@ impl Control {
     ) -> Result<Settled<Transfer>, ControlError> {
         let now = self.now();
         let mut settled =
-            Settled { next: transfer, batch, outgoing: Vec::new(), flow: None, later: None, changed: false };
+            Settled { next: transfer, batch, outgoing: Vec::new(), flow: None, later: None, entered: Vec::new(), changed: false };
         settled.batch.now = now;
         let settle_rules = input.is_none();
         let permission = self.permission(&settled.next, now).await?;
@@ -259,7 +260,7 @@ impl Control {
             if settled.next.pending.is_some() || !(settled.changed || settle_rules) {
                 break;
             }
-            let Some(decision) = self.parts.rules.transfer(&settled.next) else { break };
+            let Some(decision) = self.parts.rules.transfer(&settled.next, &settled.entered) else { break };
             if !decision.after.is_zero() {
                 settled.later = Some(decision);
                 break;
@@ -302,11 +303,8 @@ impl Control {
         settled.next = outcome.next;
         settled.changed = true;
         let state = settled.next.state.name();
-        if state != before {
-            self.parts.rules.entered(&settled.next.id, state.as_str(), state.is_terminal());
-            if state.is_terminal() {
-                settled.batch.wake = Some((settled.next.id.clone(), None));
-            }
+        if state != before && state.is_terminal() {
+            settled.batch.wake = Some((settled.next.id.clone(), None));
         }
         let next = settled.next.clone();
         for effect in outcome.effects {
@@ -322,6 +320,7 @@ impl Control {
                 Effect::StopFlow(reason) => settled.flow = Some(FlowOrder::Stop(reason)),
                 Effect::WakeAt(at) => settled.batch.wake = Some((next.id.clone(), Some(at))),
                 Effect::Record(record) => {
+                    settled.entered.extend(state_entered(&record.event));
                     settled.batch.audit.push(audit(
                         &next.id,
                         &next.counterparty,

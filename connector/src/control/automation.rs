@@ -29,6 +29,23 @@ use serde::Deserialize;
 
 use crate::settings::{Approval, SettingsError};
 
+const NEGOTIATION_STATES: [&str; 7] =
+    ["REQUESTED", "OFFERED", "ACCEPTED", "AGREED", "VERIFIED", "FINALIZED", "TERMINATED"];
+const TRANSFER_STATES: [&str; 5] = ["REQUESTED", "STARTED", "SUSPENDED", "COMPLETED", "TERMINATED"];
+
+/// The state that a step's record tells of, such as `negotiation.offered`. Told by records, since
+/// one step passes through two states when a peer's message proves that ours arrived.
+#[must_use]
+pub fn state_entered(event: &str) -> Option<&'static str> {
+    let (machine, word) = event.split_once('.')?;
+    let names: &[&'static str] = match machine {
+        "negotiation" => &NEGOTIATION_STATES,
+        "transfer" => &TRANSFER_STATES,
+        _ => return None,
+    };
+    names.iter().copied().find(|name| name.eq_ignore_ascii_case(word))
+}
+
 /// Which machine a rule is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -137,10 +154,8 @@ impl Rules {
             .map_err(|error| SettingsError::Value { key: "automation.rules".to_owned(), rule: error.to_string() })?;
         for rule in &file.rule {
             let names: &[&str] = match rule.machine {
-                Machine::Negotiation => {
-                    &["REQUESTED", "OFFERED", "ACCEPTED", "AGREED", "VERIFIED", "FINALIZED", "TERMINATED"]
-                }
-                Machine::Transfer => &["REQUESTED", "STARTED", "SUSPENDED", "COMPLETED", "TERMINATED"],
+                Machine::Negotiation => &NEGOTIATION_STATES,
+                Machine::Transfer => &TRANSFER_STATES,
             };
             if !names.contains(&rule.state.as_str()) {
                 return Err(SettingsError::Value {
@@ -152,29 +167,33 @@ impl Rules {
         Ok(Self { approval, rules: file.rule, visits: Mutex::default() })
     }
 
-    /// Notes that a process entered a state, for rules that count visits.
-    pub fn entered(&self, process: &ProcessId, state: &'static str, terminal: bool) {
+    /// Notes the states that a process entered in a step that was committed, for rules that count
+    /// visits.
+    pub fn entered(&self, process: &ProcessId, states: &[&'static str], terminal: bool) {
         if !self.rules.iter().any(|rule| rule.visit.is_some()) {
             return;
         }
         let mut visits = self.visits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if terminal {
             visits.retain(|(known, _), _| known != process);
-        } else {
+            return;
+        }
+        for state in states {
             *visits.entry((process.clone(), state)).or_insert(0) += 1;
         }
     }
 
     /// What to do with a negotiation as it stands; `None` leaves it to a person or the peer.
+    /// `entered` are the states that it entered since the last commit.
     #[must_use]
-    pub fn negotiation(&self, negotiation: &Negotiation) -> Option<Decision> {
+    pub fn negotiation(&self, negotiation: &Negotiation, entered: &[&'static str]) -> Option<Decision> {
         let subjects: Vec<&str> = match negotiation.offer() {
             Some(offer) => vec![offer.target.as_str(), offer.id.as_str()],
             None => negotiation.agreement().map(|agreement| agreement.target.as_str()).into_iter().collect(),
         };
         let state = negotiation.state.name();
         if let Some(found) =
-            self.of_file(Machine::Negotiation, negotiation.role, state.as_str(), &subjects, &negotiation.id)
+            self.of_file(Machine::Negotiation, negotiation.role, state.as_str(), &subjects, &negotiation.id, entered)
         {
             return found;
         }
@@ -193,12 +212,12 @@ impl Rules {
         }
     }
 
-    /// What to do with a transfer as it stands.
+    /// What to do with a transfer as it stands; `entered` as for a negotiation.
     #[must_use]
-    pub fn transfer(&self, transfer: &Transfer) -> Option<Decision> {
+    pub fn transfer(&self, transfer: &Transfer, entered: &[&'static str]) -> Option<Decision> {
         let subjects = [transfer.agreement.as_str(), transfer.dataset.as_str()];
         let state = transfer.state.name();
-        if let Some(found) = self.of_file(Machine::Transfer, transfer.role, state.as_str(), &subjects, &transfer.id) {
+        if let Some(found) = self.of_file(Machine::Transfer, transfer.role, state.as_str(), &subjects, &transfer.id, entered) {
             return found;
         }
         match (transfer.role, state) {
@@ -217,13 +236,14 @@ impl Rules {
         state: &'static str,
         subjects: &[&str],
         process: &ProcessId,
+        entered: &[&'static str],
     ) -> Option<Option<Decision>> {
         let rule = self.rules.iter().find(|rule| {
             rule.machine == machine
                 && rule.role == role
                 && rule.state == state
                 && rule.subject.as_deref().is_none_or(|subject| subjects.contains(&subject))
-                && rule.visit.is_none_or(|wanted| self.visits_of(process, state) == wanted)
+                && rule.visit.is_none_or(|wanted| self.visits_of(process, state, entered) == wanted)
         })?;
         Some(match rule.action {
             Action::Hold => None,
@@ -231,9 +251,11 @@ impl Rules {
         })
     }
 
-    fn visits_of(&self, process: &ProcessId, state: &'static str) -> u32 {
+    fn visits_of(&self, process: &ProcessId, state: &'static str, entered: &[&'static str]) -> u32 {
         let visits = self.visits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        visits.get(&(process.clone(), state)).copied().unwrap_or(1)
+        let before = visits.get(&(process.clone(), state)).copied().unwrap_or(0);
+        let now = entered.iter().filter(|name| **name == state).count();
+        (before + u32::try_from(now).unwrap_or(u32::MAX)).max(1)
     }
 }
 
@@ -241,4 +263,62 @@ impl Rules {
 #[must_use]
 pub fn is_open(state: StateName) -> bool {
     !state.is_terminal()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    const RULES: &str = r#"
+        [[rule]]
+        machine = "negotiation"
+        role = "provider"
+        state = "REQUESTED"
+        subject = "urn:data:1"
+        visit = 2
+        action = "terminate"
+        after_ms = 5
+        [[rule]]
+        machine = "negotiation"
+        role = "provider"
+        state = "REQUESTED"
+        action = "hold"
+    "#;
+
+    fn decided(rules: &Rules, process: &str, entered: &[&'static str]) -> Option<Action> {
+        let process = ProcessId::parse(process).unwrap();
+        let found =
+            rules.of_file(Machine::Negotiation, Role::Provider, "REQUESTED", &["urn:data:1"], &process, entered);
+        found.unwrap().map(|decision| decision.action)
+    }
+
+    #[test]
+    fn visits_are_counted_by_commit_and_process() {
+        let rules = Rules::parse(Approval::Automatic, RULES).unwrap();
+        let first = ProcessId::parse("urn:p:1").unwrap();
+        assert_eq!(decided(&rules, "urn:p:1", &["REQUESTED"]), None, "the first visit is held");
+        // A step that lost to another commit has not entered anything.
+        assert_eq!(decided(&rules, "urn:p:1", &["REQUESTED"]), None);
+        rules.entered(&first, &["REQUESTED"], false);
+        // One step through two states: the offer was proven by the counter-request.
+        assert_eq!(decided(&rules, "urn:p:1", &["OFFERED", "REQUESTED"]), Some(Action::Terminate));
+        assert_eq!(decided(&rules, "urn:p:2", &["REQUESTED"]), None);
+        rules.entered(&first, &["TERMINATED"], true);
+        assert!(rules.visits.lock().unwrap().is_empty(), "an ended process is forgotten");
+    }
+
+    #[test]
+    fn records_name_the_states_that_were_entered() {
+        assert_eq!(state_entered("negotiation.offered"), Some("OFFERED"));
+        assert_eq!(state_entered("transfer.started"), Some("STARTED"));
+        assert_eq!(state_entered("negotiation.intended"), None);
+        assert_eq!(state_entered("transfer.offered"), None);
+    }
+
+    #[test]
+    fn a_state_that_is_none_is_refused() {
+        let error = Rules::parse(Approval::Automatic, &RULES.replacen("REQUESTED", "ASKED", 1)).unwrap_err();
+        assert!(error.to_string().contains("`ASKED`"), "{error}");
+    }
 }
