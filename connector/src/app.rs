@@ -29,8 +29,9 @@ use crate::control::publish::BrokerAddress;
 use crate::control::{Control, Parts};
 use crate::data::gate::Grants;
 use crate::data::{self, DataLimits, ProviderPlane};
-use crate::http::{dsp, management};
-use crate::settings::{LogFormat, Profile, Settings};
+use crate::http::{dsp, initiation, management};
+use crate::seed;
+use crate::settings::{Insecure, LogFormat, Profile, Settings};
 use crate::store::Store;
 
 /// How many flow events may wait for the control plane.
@@ -191,6 +192,15 @@ async fn run(settings: Settings) -> Result<()> {
 
     let protocol = bind(settings.protocol.listen, "protocol.listen").await?;
     let operator = bind(settings.management.listen, "management.listen").await?;
+    let insecure = match settings.profile {
+        Profile::Standard => Insecure::default(),
+        Profile::Insecure => settings.insecure.clone().unwrap_or_default(),
+    };
+    let initiation = match insecure.initiation_listen {
+        Some(listen) => Some(bind(listen, "insecure.initiation_listen").await?),
+        None => None,
+    };
+    let initiation_address = initiation.as_ref().map(TcpListener::local_addr).transpose()?;
     let protocol_address = protocol.local_addr()?;
     let operator_address = operator.local_addr()?;
     let scheme = if identity.is_some() { "https" } else { "http" };
@@ -247,6 +257,9 @@ async fn run(settings: Settings) -> Result<()> {
     });
     let (events, flow_events) = mpsc::channel(FLOW_EVENTS_MAX);
     let plane = ProviderPlane::new(grants, source_roots, data_limits, events);
+    if let Some(file) = &insecure.seed {
+        seed::plant(&control, file).await?;
+    }
     control.start().await?;
     let events_task = tokio::spawn(control.clone().serve_flow_events(flow_events));
 
@@ -279,6 +292,10 @@ async fn run(settings: Settings) -> Result<()> {
             None => tokio::spawn(serve_insecure_headers(protocol, protocol_router, limits, shutdown)),
         }
     };
+    if let Some(listener) = initiation {
+        let router = initiation::router(control.clone()).layer(RequestBodyLimitLayer::new(limits.body_bytes_max));
+        tokio::spawn(serve_insecure_headers(listener, router, serve_limits.clone(), shutdown.clone()));
+    }
     let management_task = tokio::spawn(serve_plain(operator, management_router, serve_limits, shutdown.clone()));
     if let (Some(identity), Some(tls)) = (&identity, &settings.tls) {
         let (identity, shutdown) = (identity.clone(), shutdown.clone());
@@ -291,6 +308,7 @@ async fn run(settings: Settings) -> Result<()> {
         "protocol": control.protocol_base(),
         "protocol_address": protocol_address,
         "management": format!("http://{operator_address}/management/v1"),
+        "initiation": initiation_address.map(|address| format!("http://{address}")),
         "pid": std::process::id(),
     });
     let beside = addresses_file.with_extension("json.new");

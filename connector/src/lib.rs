@@ -4,6 +4,7 @@
 //! * [`data`]: bytes from a source to a peer under a permit, and from a peer into a sink.
 //! * [`http`]: the Dataspace Protocol for peers, the management API for the operator.
 //! * [`store`], [`model`]: what is kept, and where.
+//! * [`seed`]: what the profile `insecure` may be filled with.
 //! * [`app`], [`cli`], [`settings`], [`demo`]: the composition root and what leads to it.
 //!
 //! The architecture tour with its walkthroughs is `connector/README.md`.
@@ -15,5 +16,6 @@ pub mod data;
 pub mod demo;
 pub mod http;
 pub mod model;
+pub mod seed;
 pub mod settings;
 pub mod store;

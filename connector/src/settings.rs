@@ -57,6 +57,9 @@ pub struct Settings {
     /// Limits on what peers can take.
     #[serde(default)]
     pub limits: Limits,
+    /// What the profile `insecure` alone may have.
+    #[serde(default)]
+    pub insecure: Option<Insecure>,
 }
 
 /// How peers are recognised.
@@ -69,6 +72,17 @@ pub enum Profile {
     /// Plain HTTP and a header that anybody can forge, for conformance kits on loopback. Refuses
     /// to listen anywhere else.
     Insecure,
+}
+
+/// What the profile `insecure` alone may have, for conformance kits.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Insecure {
+    /// Where others may ask us to begin a negotiation or transfer; loopback only, port 0 takes a
+    /// free one. Default: nowhere.
+    pub initiation_listen: Option<SocketAddr>,
+    /// Datasets, offers and agreements to begin with, JSON. Default: none.
+    pub seed: Option<PathBuf>,
 }
 
 /// How log lines are written.
@@ -347,6 +361,20 @@ impl Settings {
             }
             Profile::Standard | Profile::Insecure => {}
         }
+        if let Some(insecure) = &self.insecure {
+            if self.profile != Profile::Insecure {
+                return Err(value(
+                    "insecure",
+                    "this section lets anybody begin transfers and is for the profile `insecure` alone; settings without it would have passed".to_owned(),
+                ));
+            }
+            if let Some(listen) = insecure.initiation_listen.filter(|listen| !listen.ip().is_loopback()) {
+                return Err(value(
+                    "insecure.initiation_listen",
+                    format!("`{listen}` is not loopback; `127.0.0.1:0` would have passed"),
+                ));
+            }
+        }
         for (index, broker) in self.brokers.iter().enumerate() {
             ParticipantId::parse(broker.participant_id.as_str())
                 .map_err(|error| value(&format!("brokers[{index}].participant_id"), error.to_string()))?;
@@ -404,6 +432,7 @@ impl Settings {
         self.data.sink_root.iter_mut().for_each(join);
         self.management.token_file.iter_mut().for_each(join);
         self.automation.rules.iter_mut().for_each(join);
+        self.insecure.iter_mut().flat_map(|insecure| &mut insecure.seed).for_each(join);
         self
     }
 
@@ -504,6 +533,8 @@ mod tests {
                     .to_owned(),
                 "protocol.listen",
             ),
+            (format!("{MINIMAL}\n[insecure]\ninitiation_listen = \"127.0.0.1:0\""), "`insecure`"),
+            ("profile = \"insecure\"\nparticipant_id = \"a\"\ndata_dir = \"x\"\n[insecure]\ninitiation_listen = \"0.0.0.0:1\"".to_owned(), "insecure.initiation_listen"),
         ] {
             let error = Settings::parse(&text).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

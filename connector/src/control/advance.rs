@@ -109,8 +109,15 @@ impl Control {
         batch: Batch,
     ) -> Result<Settled<Negotiation>, ControlError> {
         let now = self.now();
-        let mut settled =
-            Settled { next: negotiation, batch, outgoing: Vec::new(), flow: None, later: None, entered: Vec::new(), changed: false };
+        let mut settled = Settled {
+            next: negotiation,
+            batch,
+            outgoing: Vec::new(),
+            flow: None,
+            later: None,
+            entered: Vec::new(),
+            changed: false,
+        };
         settled.batch.now = now;
         let settle_rules = input.is_none();
         if let Some(input) = input {
@@ -242,8 +249,15 @@ impl Control {
         batch: Batch,
     ) -> Result<Settled<Transfer>, ControlError> {
         let now = self.now();
-        let mut settled =
-            Settled { next: transfer, batch, outgoing: Vec::new(), flow: None, later: None, entered: Vec::new(), changed: false };
+        let mut settled = Settled {
+            next: transfer,
+            batch,
+            outgoing: Vec::new(),
+            flow: None,
+            later: None,
+            entered: Vec::new(),
+            changed: false,
+        };
         settled.batch.now = now;
         let settle_rules = input.is_none();
         let permission = self.permission(&settled.next, now).await?;

@@ -217,7 +217,9 @@ impl Rules {
     pub fn transfer(&self, transfer: &Transfer, entered: &[&'static str]) -> Option<Decision> {
         let subjects = [transfer.agreement.as_str(), transfer.dataset.as_str()];
         let state = transfer.state.name();
-        if let Some(found) = self.of_file(Machine::Transfer, transfer.role, state.as_str(), &subjects, &transfer.id, entered) {
+        if let Some(found) =
+            self.of_file(Machine::Transfer, transfer.role, state.as_str(), &subjects, &transfer.id, entered)
+        {
             return found;
         }
         match (transfer.role, state) {
