@@ -21,6 +21,7 @@ pub mod wire_format;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kontor_core::id::{MessageId, ParticipantId, ProcessId};
@@ -68,6 +69,9 @@ pub struct Parts {
     /// Ends everything.
     pub shutdown: CancellationToken,
 }
+
+/// How long an answer about a process waits for the receipt of our own message to whoever asks.
+pub const RECEIPT_WAIT: Duration = Duration::from_secs(1);
 
 /// The control plane.
 pub struct Control {
@@ -135,6 +139,39 @@ impl Control {
 
     pub(crate) fn changed(&self, process: &ProcessId) {
         let _ = self.changes.send(process.clone());
+    }
+
+    /// Looks at a process until `open` says that nothing of ours is on its way, for at most
+    /// [`RECEIPT_WAIT`]. A peer may ask for the state between taking our message and our reading
+    /// of its receipt: it would be told the state before the message that it already has.
+    pub(crate) async fn look_when_settled<T, F, Fut>(
+        &self,
+        process: &str,
+        look: F,
+        open: impl Fn(&T) -> bool,
+    ) -> Result<T, error::ControlError>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<T, error::ControlError>>,
+    {
+        let mut changes = self.changes();
+        let deadline = tokio::time::sleep(RECEIPT_WAIT);
+        tokio::pin!(deadline);
+        loop {
+            let found = look().await?;
+            if !open(&found) {
+                return Ok(found);
+            }
+            loop {
+                tokio::select! {
+                    () = &mut deadline => return Ok(found),
+                    changed = changes.recv() => match changed {
+                        Ok(changed) if changed.as_str() != process => {}
+                        _ => break,
+                    },
+                }
+            }
+        }
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -218,6 +218,14 @@ impl Control {
         Ok(loaded.value)
     }
 
+    /// The negotiation for a peer that asks how it stands, once it has what we sent.
+    ///
+    /// # Errors
+    /// As [`Control::negotiation_of`].
+    pub async fn negotiation_asked(&self, peer: &ParticipantId, pid: &str) -> Result<Negotiation, ControlError> {
+        self.look_when_settled(pid, || self.negotiation_of(peer, pid), |found| found.pending.is_some()).await
+    }
+
     /// Begins a negotiation as consumer: the request goes out after the commit.
     ///
     /// # Errors

@@ -207,6 +207,14 @@ impl Control {
         Ok(loaded.value)
     }
 
+    /// The transfer for a peer that asks how it stands, once it has what we sent.
+    ///
+    /// # Errors
+    /// As [`Control::transfer_of`].
+    pub async fn transfer_asked(&self, peer: &ParticipantId, pid: &str) -> Result<Transfer, ControlError> {
+        self.look_when_settled(pid, || self.transfer_of(peer, pid), |found| found.pending.is_some()).await
+    }
+
     /// Begins a transfer as consumer.
     ///
     /// # Errors

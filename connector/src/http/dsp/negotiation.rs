@@ -90,7 +90,7 @@ async fn state(
     Extension(peer): Extension<VerifiedPeer>,
     Path(pid): Path<String>,
 ) -> Response {
-    match control.negotiation_of(peer.participant(), &pid).await {
+    match control.negotiation_asked(peer.participant(), &pid).await {
         Ok(negotiation) => json(StatusCode::OK, &negotiation_ack(&negotiation)),
         Err(error) => DspError::new(Chapter::Negotiation, &error, &[]).about(&pid).into_response(),
     }

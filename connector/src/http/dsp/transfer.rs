@@ -82,7 +82,7 @@ async fn state(
     Extension(peer): Extension<VerifiedPeer>,
     Path(pid): Path<String>,
 ) -> Response {
-    match control.transfer_of(peer.participant(), &pid).await {
+    match control.transfer_asked(peer.participant(), &pid).await {
         Ok(transfer) => json(StatusCode::OK, &transfer_ack(&transfer)),
         Err(error) => DspError::new(Chapter::Transfer, &error, &[]).about(&pid).into_response(),
     }
