@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kontor_core::effect::StopReason;
 use kontor_core::id::{AgreementId, ParticipantId, ProcessId};
-use kontor_core::negotiation::Role;
+use kontor_core::negotiation::{MessageName as Finalizing, Role};
 use kontor_core::peer::VerifiedPeer;
 use kontor_core::policy;
 use kontor_core::refusal::{Fault, Refusal};
@@ -103,6 +103,9 @@ impl Control {
         if record.counterparty != *from || record.role != Role::Provider {
             return Err(unknown().into());
         }
+        if record.state == AgreementState::Pending {
+            self.finalization_proven(&record.negotiation).await?;
+        }
         if format != FORMAT_HTTP_PULL {
             return Err(Refusal::new(
                 Fault::Unenforceable,
@@ -145,6 +148,22 @@ impl Control {
             }
             other => other,
         }
+    }
+
+    /// A consumer that asks for the data of an agreement has read that it is in force, although
+    /// the receipt of our message may not have been taken up here yet.
+    async fn finalization_proven(&self, negotiation: &ProcessId) -> Result<(), ControlError> {
+        let Some(loaded) = self.parts.store.negotiation(negotiation).await? else { return Ok(()) };
+        let Some(pending) = loaded.value.pending.filter(|pending| pending.message.kind() == Finalizing::Finalized)
+        else {
+            return Ok(());
+        };
+        let input = kontor_core::negotiation::Input::Delivered { id: pending.id.clone(), peer_pid: None };
+        let advanced =
+            self.advance_negotiation(negotiation, input, &super::negotiation::published, Some(&pending.id)).await?;
+        self.outbox.cancel(&pending.id);
+        self.send(advanced.outgoing);
+        Ok(())
     }
 
     /// Takes a message to a transfer that exists.
