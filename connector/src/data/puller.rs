@@ -94,11 +94,19 @@ pub async fn pull(job: PullJob, client: PeerClient, stop: watch::Receiver<Option
     PullOutcome { reports: puller.reports, result }
 }
 
-/// Removes what a transfer left unfinished, for one that will not go on. Blocks.
+/// Removes what a transfer left unfinished, for one that will not go on. Within a runtime it returns at once and goes
+/// on in the background, since a pull that was just told to stop is waited for, up to two seconds.
 pub fn discard_parts(sink_root: &Path, sink: &SinkSpec, transfer: &ProcessId) {
     let (SinkSpec::File { path } | SinkSpec::Directory { path }) = sink;
-    if let Ok(target) = Target::find(sink_root, path, transfer) {
-        target.discard();
+    let (root, path, transfer) = (sink_root.to_path_buf(), path.clone(), transfer.clone());
+    let discard = move || {
+        if let Ok(target) = Target::find(&root, &path, &transfer) {
+            target.discard_when_idle();
+        }
+    };
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(discard)),
+        Err(_) => discard(),
     }
 }
 
@@ -267,7 +275,16 @@ impl Puller {
     async fn fetch(&mut self, member: Option<&str>, target: Target, keep_state: bool) -> Whole {
         let url = self.url(member);
         let checkpoint_bytes = self.job.limits.checkpoint_bytes;
-        let mut part = blocking(move || PartFile::open(target, checkpoint_bytes)).await??;
+        let mut failures = 0;
+        let mut part = loop {
+            let target = target.clone();
+            match blocking(move || PartFile::open(target, checkpoint_bytes)).await? {
+                Ok(part) => break part,
+                // A pull of the same transfer that was told to stop is about to leave.
+                Err(error @ SinkError::Busy(_)) => self.pause(&mut failures, &error.to_string()).await?,
+                Err(error) => return Err(error.into()),
+            }
+        };
         let mut failures = 0;
         loop {
             let next;

@@ -218,6 +218,8 @@ impl Body for Pump {
                 Poll::Ready(Some(Ok(Frame::data(segment))))
             }
             Some(_) | None => {
+                // Whoever closed the tally may still be writing down why.
+                ready!(this.over.as_mut().poll(context));
                 this.finished = true;
                 this.segments.close();
                 Poll::Ready(Some(Err(this.flow.reason())))

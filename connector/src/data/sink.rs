@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use blake3::Hasher;
 use bytes::Bytes;
@@ -126,6 +127,27 @@ impl Target {
         serde_json::from_slice(&fs::read(&self.state).ok()?).ok()
     }
 
+    /// Waits until no pull writes the part any more, but not for long, then removes it. A pull that was told to stop
+    /// still makes durable what came, and would leave its state behind.
+    #[expect(clippy::disallowed_methods, reason = "on a thread for blocking work, see `discard_parts`")]
+    pub(crate) fn discard_when_idle(&self) {
+        for _ in 0..DISCARD_TRIES {
+            let free = match File::open(&self.part).map(|part| part.try_lock()) {
+                Ok(Err(TryLockError::WouldBlock)) => false,
+                // Directories are not locked, their members are: tried until nothing new appears.
+                _ => {
+                    self.discard();
+                    self.part.symlink_metadata().is_err()
+                }
+            };
+            if free {
+                return;
+            }
+            std::thread::sleep(DISCARD_PAUSE);
+        }
+        self.discard();
+    }
+
     /// Removes the part, be it a file or a directory, and its state.
     pub(crate) fn discard(&self) {
         let removed = match self.part.symlink_metadata() {
@@ -155,6 +177,11 @@ impl Target {
         self.path.parent().map_or(Ok(()), sync_directory)
     }
 }
+
+/// How often a part that is still written is looked at before it is removed all the same.
+const DISCARD_TRIES: u32 = 40;
+/// The pause between.
+const DISCARD_PAUSE: Duration = Duration::from_millis(50);
 
 /// Makes the names in a directory durable.
 pub(crate) fn sync_directory(path: &Path) -> Result<(), SinkError> {

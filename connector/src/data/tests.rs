@@ -495,6 +495,17 @@ impl Wired {
         tokio::spawn(pull(self.job(sink), self.client.clone(), stop)).await.unwrap()
     }
 
+    /// Waits until nothing lies in the sink.
+    async fn emptied(&self) {
+        for _ in 0..200 {
+            if self.left().is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("left: {:?}", self.left());
+    }
+
     /// What lies in the sink, hidden files included.
     fn left(&self) -> Vec<String> {
         let mut all: Vec<_> =
@@ -669,9 +680,27 @@ async fn what_will_not_go_on_is_discarded() {
     });
     let wired = Wired::new(|_| hook, false).await;
     wired.world.file(SEGMENT * 5000);
+    let ours = ProcessId::parse("urn:uuid:ours").unwrap();
+    let (sink, whose, mut told) = (wired.sink(), ours.clone(), stop.subscribe());
+    let at_once = tokio::spawn(async move {
+        told.wait_for(Option::is_some).await.unwrap();
+        discard_parts(&sink, &to_file(), &whose);
+    });
+    wired.pull(to_file(), stop.subscribe()).await;
+    at_once.await.unwrap();
+    wired.emptied().await;
+
+    stop.send_replace(None);
+    let (stopper, until) = (stop.clone(), wired.sink());
+    tokio::spawn(async move {
+        while fs::read_dir(&until).unwrap().next().is_none() {
+            tokio::task::yield_now().await;
+        }
+        stopper.send_replace(Some("again".to_owned()));
+    });
     let outcome = wired.pull(to_file(), stop.subscribe()).await;
     assert!(matches!(outcome.result, PullResult::Stopped { .. }), "{outcome:?}");
     assert_ne!(wired.left(), Vec::<String>::new());
-    discard_parts(&wired.sink(), &to_file(), &ProcessId::parse("urn:uuid:ours").unwrap());
-    assert_eq!(wired.left(), Vec::<String>::new());
+    discard_parts(&wired.sink(), &to_file(), &ours);
+    wired.emptied().await;
 }
