@@ -29,7 +29,7 @@ use crate::control::publish::BrokerAddress;
 use crate::control::{Control, Parts};
 use crate::data::gate::Grants;
 use crate::data::{self, DataLimits, ProviderPlane};
-use crate::http::{dsp, initiation, management};
+use crate::http::{dsp, initiation, management, uncancelled};
 use crate::seed;
 use crate::settings::{Insecure, LogFormat, Profile, Settings};
 use crate::store::Store;
@@ -272,7 +272,7 @@ async fn run(settings: Settings) -> Result<()> {
         ..ServeLimits::default()
     };
     let request_time = Duration::from_secs(limits.request_seconds_max);
-    let dsp_router = dsp::router(control.clone())
+    let dsp_router = uncancelled(dsp::router(control.clone()))
         .layer(RequestBodyLimitLayer::new(limits.body_bytes_max))
         .layer(axum::extract::DefaultBodyLimit::disable())
         .layer(TimeoutLayer::with_status_code(http_status_timeout(), request_time))
@@ -280,7 +280,7 @@ async fn run(settings: Settings) -> Result<()> {
     // The data routes are outside of the time limit and the compression: a flow takes as long as
     // it takes, and its bytes are counted as they are.
     let protocol_router = kontor_wire::trace::traced(dsp_router.merge(data::router(plane)));
-    let management_router = management::router(control.clone())
+    let management_router = uncancelled(management::router(control.clone()))
         .layer(RequestBodyLimitLayer::new(limits.body_bytes_max))
         .layer(axum::extract::DefaultBodyLimit::disable());
     let management_router = require_bearer(management_router, token);
@@ -342,8 +342,8 @@ async fn run(settings: Settings) -> Result<()> {
     Ok(())
 }
 
-fn http_status_timeout() -> http::StatusCode {
-    http::StatusCode::REQUEST_TIMEOUT
+fn http_status_timeout() -> ::http::StatusCode {
+    ::http::StatusCode::REQUEST_TIMEOUT
 }
 
 async fn stop_signal() -> Result<()> {
