@@ -249,6 +249,7 @@ async fn run(settings: Settings) -> Result<()> {
         rules,
         delivery: settings.delivery.clone(),
         grants: grants.clone(),
+        data_limits: data_limits.clone(),
         sink_root: settings.sink_root(),
         source_roots: source_roots.clone(),
         brokers,

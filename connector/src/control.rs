@@ -34,6 +34,7 @@ use url::Url;
 
 use self::automation::Rules;
 use self::dispatch::Outbox;
+use crate::data::DataLimits;
 use crate::data::gate::Grants;
 use crate::settings::Delivery;
 use crate::store::Store;
@@ -58,6 +59,8 @@ pub struct Parts {
     pub delivery: Delivery,
     /// The provider's open grants.
     pub grants: Arc<Grants>,
+    /// Limits of the pulls that we make.
+    pub data_limits: DataLimits,
     /// The folder that received data is written to.
     pub sink_root: PathBuf,
     /// Folders that datasets may name files in.

@@ -59,7 +59,8 @@ fn every_key_is_in_the_full_sample() {
         } else {
             sample.split(&format!("\n{section}\n")).nth(1).unwrap().split("\n[").next().unwrap()
         };
-        for key in known.split(", ") {
+        // The profile `insecure` has a section of its own, which a sample for real use must not show.
+        for key in known.split(", ").filter(|key| *key != "insecure") {
             let as_section = [format!("[{key}]"), format!("[[{key}]]")];
             let shown = body.lines().any(|line| line.starts_with(&format!("{key} = ")))
                 || (section.is_empty() && sections.iter().any(|line| as_section.iter().any(|name| name == line)));

@@ -22,9 +22,9 @@ use super::advance::Advanced;
 use super::automation::Action;
 use super::error::ControlError;
 use super::wire_format::{self, Parsed};
+use crate::data::FlowEvent;
 use crate::data::gate::{GrantSpec, StopKind};
 use crate::data::puller::{self, PullJob, PullResult};
-use crate::data::{DataLimits, FlowEvent};
 use crate::model::{AgreementRecord, AgreementState, AuditRecord, FlowReport, SinkSpec, TokenBinding, TransferDetail};
 use crate::store::{Batch, Page, StoreError, TakeUse, TransferFilter};
 
@@ -708,7 +708,7 @@ impl Control {
                 token: SecretString::from(address.token.clone().unwrap_or_default()),
                 sink: sink.clone(),
                 sink_root: self.parts.sink_root.clone(),
-                limits: DataLimits::default(),
+                limits: self.parts.data_limits.clone(),
             };
             let outcome = puller::pull(job, self.parts.client.clone(), stop.clone()).await;
             for report in outcome.reports {
