@@ -49,8 +49,11 @@ pub fn parse(body: &[u8], expected: &str) -> Result<Parsed, Refusal> {
     if !value.is_object() {
         return Err(malformed("the body is not a JSON object").cure("one JSON object"));
     }
-    let document: dsp::Message = serde_json::from_value(value).map_err(|error| {
-        malformed(format!("the body is not a `{expected}`: {error}")).cure("see the message's schema")
+    let document: dsp::Message = serde_path_to_error::deserialize(value).map_err(|error| {
+        let refusal = malformed(format!("the body is not a `{expected}`: {}", error.inner()));
+        let path = error.path().to_string();
+        let refusal = if path == "." { refusal } else { refusal.at(path) };
+        refusal.cure("see the message's schema")
     })?;
     if document.kind != expected {
         return Err(malformed(format!("`@type` is `{}`", document.kind)).at("@type").cure(format!("`{expected}`")));
