@@ -20,7 +20,7 @@ use super::error::ControlError;
 use super::negotiation::published;
 use super::wire_format;
 use crate::model::{Machine, OutboxEntry};
-use crate::store::Batch;
+use crate::store::{Batch, StoreError};
 
 /// How often a peer may answer that it does not know the process, before we believe it. A peer
 /// may learn of a process a moment after its message arrives here.
@@ -181,6 +181,11 @@ impl Control {
                 advanced.map(|advanced| advanced.outgoing)
             }
         };
+        if let Err(ControlError::Store(StoreError::Duplicate { .. })) = &result {
+            // Two processes under one identifier could not be told apart in the peer's messages.
+            let detail = "the peer gave an identifier that it uses for another process already".to_owned();
+            return self.undelivered(entry, true, detail).await;
+        }
         self.close_entry(entry, result).await;
     }
 
