@@ -1,0 +1,45 @@
+//! The programs under test, as cargo builds them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Where the two programs are.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// `kontor`.
+    pub connector: PathBuf,
+    /// `kontor-broker`.
+    pub broker: PathBuf,
+}
+
+/// The programs of the profile and target folder that this test was built in. Cargo builds the
+/// library of a dependency, not its program, so that is asked for once, without network.
+///
+/// # Panics
+/// When the programs cannot be built.
+pub fn programs() -> &'static Programs {
+    static PROGRAMS: OnceLock<Programs> = OnceLock::new();
+    PROGRAMS.get_or_init(|| {
+        let test = std::env::current_exe().expect("a test knows its own path");
+        // target/debug/deps/scenarios-1234
+        let folder = test.ancestors().find(|path| !path.ends_with("deps") && *path != test).expect("a target folder");
+        let profile = if folder.ends_with("release") { "release" } else { "dev" };
+        build(profile, folder.parent().expect("a target folder"));
+        Programs { connector: folder.join("kontor"), broker: folder.join("kontor-broker") }
+    })
+}
+
+fn build(profile: &str, target: &Path) {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let output = Command::new(env!("CARGO"))
+        .args(["build", "--offline", "--quiet", "--profile", profile, "-p", "kontor", "-p", "kontor-broker", "--bins"])
+        // With the tests' package the features are those that the libraries were just built with.
+        .args(["-p", "kontor-tests"])
+        .arg("--target-dir")
+        .arg(target)
+        .current_dir(workspace)
+        .output()
+        .expect("cargo can be started");
+    assert!(output.status.success(), "the programs do not build:\n{}", String::from_utf8_lossy(&output.stderr));
+}
