@@ -1,0 +1,271 @@
+//! What is malformed, too large or out of turn is refused in words, and changes nothing.
+
+use bytes::Bytes;
+use kontor_tests::terms::{self, open, urn};
+use kontor_tests::{DataSpace, Options, Reply};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn bodies_that_are_no_messages_are_refused_with_the_member_at_fault() {
+    let space = DataSpace::new();
+    let provider = space.participant("provider");
+    let dataset = provider.publish("fairs", &open()).await;
+    let peer = space.fake("peer", |seen| Reply::ack(seen, "urn:uuid:0")).await;
+    let offer = terms::offer(&open(), "urn:story:offer:fairs", &dataset, &provider.id);
+    let good = terms::contract_request("urn:uuid:1", &peer.address, &offer);
+    let with = |name: &str, value: Value| {
+        let mut message = good.clone();
+        message[name] = value;
+        message.to_string()
+    };
+    let without = |name: &str| {
+        let mut message = good.clone();
+        message.as_object_mut().unwrap().remove(name);
+        message.to_string()
+    };
+    let mut untargeted = offer.clone();
+    untargeted.as_object_mut().unwrap().remove("target");
+    let mut anonymous = offer.clone();
+    anonymous.as_object_mut().unwrap().remove("@id");
+    let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
+    let deep_offer = format!("{}1{}", "{\"and\":[".repeat(10_000), "]}".repeat(10_000));
+    for (body, word) in [
+        (String::new(), "empty"),
+        ("{".to_owned(), "not JSON"),
+        ("\u{0}\u{1}\u{2}".to_owned(), "not JSON"),
+        ("null".to_owned(), "not a JSON object"),
+        ("[1,2]".to_owned(), "not a JSON object"),
+        ("\"text\"".to_owned(), "not a JSON object"),
+        (deep, "recursion limit"),
+        (deep_offer, "recursion limit"),
+        (with("@type", json!("ContractOfferMessage")), "ContractRequestMessage"),
+        (with("@type", json!(5)), "ContractRequestMessage"),
+        (without("@type"), "@type"),
+        (with("consumerPid", json!({})), "consumerPid"),
+        (without("consumerPid"), "consumerPid"),
+        (with("consumerPid", json!("")), "consumerPid"),
+        (with("offer", json!(5)), "offer"),
+        (with("offer", untargeted), "target"),
+        (with("offer", anonymous), "@id"),
+        (without("offer"), "offer"),
+        (without("callbackAddress"), "callbackAddress"),
+        (with("callbackAddress", json!("nowhere")), "callbackAddress"),
+        (with("providerPid", json!("urn:uuid:2")), "providerPid"),
+    ] {
+        let shown: String = body.chars().take(200).collect();
+        let answer = peer.try_send(&provider, "POST", "/negotiations/request", Bytes::from(body)).await.unwrap();
+        assert_eq!(answer.status, 400, "{shown} was answered {answer:?}");
+        assert_eq!(answer.body["@type"], "ContractNegotiationError", "{shown}: {answer:?}");
+        assert!(answer.body["reason"].to_string().contains(word), "{shown}: `{word}` is not in {answer:?}");
+    }
+    assert!(provider.list("negotiations").await.is_empty());
+    // The good one still passes.
+    peer.post(&provider, "/negotiations/request", &good).await.ok();
+}
+
+#[tokio::test]
+async fn bodies_and_headers_over_the_limit_are_refused() {
+    let space = DataSpace::new();
+    let provider = space.participant("provider");
+    let peer = space.fake("peer", |seen| Reply::ack(seen, "urn:uuid:0")).await;
+    let large = Bytes::from(format!("{{\"@type\":\"{}\"}}", "x".repeat(2 * 1024 * 1024)));
+    for path in ["/negotiations/request", "/transfers/request", "/catalog/request"] {
+        // A server may hang up on who does not stop talking; an answer is better, a crash is not.
+        if let Ok(answer) = peer.try_send(&provider, "POST", path, large.clone()).await {
+            assert_eq!(answer.status, 413, "{path}: {answer:?}");
+        }
+    }
+    let http = reqwest::Client::new();
+    let url = format!("{}/datasets", provider.management());
+    let answer = http.post(&url).bearer_auth(provider.token()).body(large).send().await;
+    if let Ok(answer) = answer {
+        assert_eq!(answer.status(), 413);
+    }
+    let answer = http.get(&url).bearer_auth(provider.token()).header("x-long", "x".repeat(100_000)).send().await;
+    if let Ok(answer) = answer {
+        assert_eq!(answer.status(), 431);
+    }
+    provider.get("/status").await.ok();
+}
+
+#[tokio::test]
+async fn unknown_paths_ids_and_methods_are_refused_on_both_ports() {
+    let space = DataSpace::new();
+    let provider = space.participant("provider");
+    let peer = space.fake("peer", |seen| Reply::ack(seen, "urn:uuid:0")).await;
+    for path in ["/negotiations/urn:uuid:1", "/transfers/urn:uuid:1", "/catalog/datasets/urn:x", "/dance"] {
+        assert_eq!(peer.get(&provider, path).await.status, 404, "{path}");
+    }
+    let end = |kind: &str| terms::message(kind, json!({ "consumerPid": "urn:uuid:2", "providerPid": "urn:uuid:1" }));
+    for (path, kind) in [
+        ("/negotiations/urn:uuid:1/termination", "ContractNegotiationTerminationMessage"),
+        ("/negotiations/urn:uuid:1/agreement/verification", "ContractAgreementVerificationMessage"),
+        ("/transfers/urn:uuid:1/completion", "TransferCompletionMessage"),
+        ("/transfers/urn:uuid:1/start", "TransferStartMessage"),
+    ] {
+        let answer = peer.post(&provider, path, &end(kind)).await;
+        assert_eq!(answer.status, 404, "{path}: {answer:?}");
+    }
+    assert_eq!(peer.try_send(&provider, "DELETE", "/negotiations/request", Bytes::new()).await.unwrap().status, 405);
+    for path in ["/negotiations/urn:uuid:1", "/agreements/urn:uuid:1", "/transfers/urn:uuid:1", "/datasets/urn:x"] {
+        provider.get(path).await.refused(404, &["urn:"]);
+    }
+    provider.post("/agreements/urn:uuid:1/revoke", json!({ "reason": "x" })).await.refused(404, &["urn:uuid:1"]);
+    provider.post("/transfers", json!({ "agreement": "urn:uuid:1" })).await.refused(404, &["urn:uuid:1"]);
+}
+
+#[tokio::test]
+async fn the_management_api_names_field_and_cure() {
+    let space = DataSpace::new();
+    let provider = space.participant("provider");
+    let dataset = provider.publish("fairs", &open()).await;
+    let source = json!({ "type": "file", "path": "fairs" });
+    for (path, body, word) in [
+        ("/datasets", json!({ "title": "t" }), "source"),
+        ("/datasets", json!({ "titel": "t", "source": source }), "titel"),
+        ("/datasets", json!({ "title": 5, "source": source }), "title"),
+        ("/datasets", json!({ "title": " ", "source": source }), "title"),
+        ("/datasets", json!({ "id": "no iri", "title": "t", "source": source }), "id"),
+        ("/datasets", json!({ "title": "t", "source": { "type": "ftp", "path": "x" } }), "source"),
+        ("/datasets", json!([]), "body"),
+        ("/offers", json!({ "dataset": dataset }), "policy"),
+        ("/offers", json!({ "dataset": dataset, "policy": 5 }), "policy"),
+        ("/negotiations", json!({ "counterparty": "urn:x:y", "address": "https://127.0.0.1:1" }), "offer"),
+        ("/negotiations", json!({ "counterparty": 5, "address": "https://127.0.0.1:1" }), "counterparty"),
+        ("/transfers", json!({ "sink": {} }), "sink"),
+    ] {
+        let answer = provider.post(path, body.clone()).await;
+        assert_eq!(answer.status, 400, "{path} {body}: {answer:?}");
+        assert!(answer.body.to_string().contains(word), "{path} {body}: `{word}` is not in {answer:?}");
+        assert!(answer.body["title"].is_string() && answer.body["status"] == 400, "no problem document: {answer:?}");
+    }
+    let missing = json!({ "dataset": "urn:story:dataset:none", "policy": open() });
+    provider.post("/offers", missing).await.refused(404, &["urn:story:dataset:none"]);
+    let private = json!({ "counterparty": "urn:x:y", "address": "https://10.0.0.1", "dataset": "urn:d" });
+    let refused = provider.post("/negotiations", private).await;
+    assert!((400..500).contains(&refused.status) && refused.body.to_string().contains("10.0.0.1"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn illegal_moves_of_a_peer_are_refused_with_the_state_and_change_nothing() {
+    let space = DataSpace::new();
+    let provider = space.participant_with("provider", &Options::manual());
+    let dataset = provider.publish("fairs", &open()).await;
+    let peer = space.fake("peer", |seen| Reply::ack(seen, "urn:uuid:0")).await;
+    let offer = terms::offer(&open(), "urn:story:offer:fairs", &dataset, &provider.id);
+    let here = urn();
+    let request = terms::contract_request(&here, &peer.address, &offer);
+    let there = peer.post(&provider, "/negotiations/request", &request).await.ok()["providerPid"].clone();
+    let there = there.as_str().unwrap();
+    let agreement = terms::agreement(&open(), &urn(), &dataset, &provider.id, &peer.id);
+    for (path, kind, member, value) in [
+        ("request", "ContractRequestMessage", "offer", offer.clone()),
+        ("offers", "ContractOfferMessage", "offer", offer.clone()),
+        ("events", "ContractNegotiationEventMessage", "eventType", json!("ACCEPTED")),
+        ("events", "ContractNegotiationEventMessage", "eventType", json!("FINALIZED")),
+        ("agreement", "ContractAgreementMessage", "agreement", agreement),
+        ("agreement/verification", "ContractAgreementVerificationMessage", "extra", json!(1)),
+    ] {
+        let mut message = terms::message(kind, json!({ "consumerPid": here, "providerPid": there }));
+        message[member] = value;
+        let answer = peer.post(&provider, &format!("/negotiations/{there}/{path}"), &message).await;
+        let text = answer.refused(400, &["ContractNegotiationError"]);
+        assert!(text.contains("REQUESTED") || text.contains("provider"), "{path}: {text}");
+        assert_eq!(answer.body["providerPid"], there);
+    }
+    let nonsense = terms::message(
+        "ContractNegotiationEventMessage",
+        json!({ "consumerPid": here, "providerPid": there, "eventType": "DANCED" }),
+    );
+    peer.post(&provider, &format!("/negotiations/{there}/events"), &nonsense)
+        .await
+        .refused(400, &["DANCED", "ACCEPTED"]);
+    // The path and the body must speak of the same process, and of the peer's own.
+    for (consumer, named) in [(here.as_str(), "urn:uuid:other"), ("urn:uuid:other", there)] {
+        let end = terms::message(
+            "ContractNegotiationTerminationMessage",
+            json!({ "consumerPid": consumer, "providerPid": named }),
+        );
+        let answer = peer.post(&provider, &format!("/negotiations/{there}/termination"), &end).await;
+        assert!(answer.status == 400 || answer.status == 404, "{answer:?}");
+    }
+    assert_eq!(provider.negotiation(there).await["state"], "REQUESTED");
+}
+
+#[tokio::test]
+async fn a_message_that_comes_again_changes_nothing_and_is_answered_as_before() {
+    let space = DataSpace::new();
+    let provider = space.participant("provider");
+    let dataset = provider.publish("fairs", &open()).await;
+    let peer = space.fake("peer", |seen| Reply::ack(seen, "urn:uuid:0")).await;
+    let offer = terms::offer(&open(), "urn:story:offer:fairs", &dataset, &provider.id);
+    let here = urn();
+    let request = terms::contract_request(&here, &peer.address, &offer);
+    let twins = (0..8).map(|_| peer.post(&provider, "/negotiations/request", &request));
+    let answers = futures_util::future::join_all(twins).await;
+    let there = answers[0].clone().ok()["providerPid"].as_str().unwrap().to_owned();
+    for answer in answers {
+        assert_eq!(answer.ok()["providerPid"], there, "one request became two negotiations");
+    }
+    peer.wait_for("ContractAgreementMessage").await;
+    let pids = json!({ "consumerPid": here, "providerPid": there });
+    let verification = terms::message("ContractAgreementVerificationMessage", pids.clone());
+    let path = format!("/negotiations/{there}/agreement/verification");
+    for _ in 0..3 {
+        peer.post(&provider, &path, &verification).await.ok();
+    }
+    let done = provider.wait_negotiation(&there, "FINALIZED").await;
+    for _ in 0..2 {
+        peer.post(&provider, "/negotiations/request", &request).await.ok();
+        peer.post(&provider, &path, &verification).await.ok();
+    }
+    assert_eq!(provider.negotiation(&there).await, done);
+    assert_eq!(provider.list("negotiations").await.len(), 1);
+    assert_eq!(provider.list("agreements").await.len(), 1);
+    let agreements = peer.seen().iter().filter(|seen| seen.body["@type"] == "ContractAgreementMessage").count();
+    assert_eq!(agreements, 1, "a repeated request set off a second agreement");
+    // Other words under the same identifier are no repetition.
+    let other = terms::offer(&terms::times(2), "urn:story:offer:fairs", &dataset, &provider.id);
+    let answer =
+        peer.post(&provider, "/negotiations/request", &terms::contract_request(&here, &peer.address, &other)).await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+
+    // The same of transfers.
+    let agreement = done["agreement"]["id"].as_str().unwrap();
+    let request = terms::transfer_request(&urn(), &peer.address, agreement);
+    let twins = (0..8).map(|_| peer.post(&provider, "/transfers/request", &request));
+    for answer in futures_util::future::join_all(twins).await {
+        answer.ok();
+    }
+    assert_eq!(provider.list("transfers").await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_altered_target_or_altered_terms_are_never_agreed_to() {
+    let space = DataSpace::new();
+    let provider = space.participant("provider");
+    let dataset = provider.publish("fairs", &terms::times(1)).await;
+    let other = provider.publish("secrets", &terms::times(1)).await;
+    let peer = space.fake("peer", |seen| Reply::ack(seen, "urn:uuid:0")).await;
+    let ask = |offer: Value| terms::contract_request(&urn(), &peer.address, &offer);
+    // The offer of one dataset, aimed at another.
+    let aimed = terms::offer(&terms::times(1), "urn:story:offer:fairs", &other, &provider.id);
+    let answer = peer.post(&provider, "/negotiations/request", &ask(aimed)).await;
+    assert!(answer.status == 400 || answer.status == 404, "{answer:?}");
+    // Terms that nobody offered rest until a person decides.
+    let mut permissive = terms::offer(&open(), "urn:story:offer:fairs", &dataset, &provider.id);
+    permissive["permission"][0]["target"] = json!(other);
+    for altered in [
+        terms::offer(&open(), "urn:story:offer:fairs", &dataset, &provider.id),
+        terms::offer(&terms::times(2), "urn:story:offer:fairs", &dataset, &provider.id),
+        permissive,
+    ] {
+        let answer = peer.post(&provider, "/negotiations/request", &ask(altered)).await;
+        if answer.status < 300 {
+            let there = answer.body["providerPid"].as_str().unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            assert_eq!(provider.negotiation(there).await["state"], "REQUESTED");
+        }
+    }
+    assert!(provider.list("agreements").await.is_empty());
+}
