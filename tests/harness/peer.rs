@@ -118,13 +118,21 @@ impl FakePeer {
 
     /// Sends anything to a connector, at a path below its protocol's base.
     pub async fn try_send(&self, to: &Participant, method: &str, path: &str, body: Bytes) -> Result<Answer, PeerError> {
-        let request = http::Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", to.address()))
-            .header("content-type", "application/json")
-            .body(body)
-            .unwrap();
-        let response = self.client.send(&ParticipantId::parse(to.id.as_str()).unwrap(), request).await?;
+        self.say(&to.id, method, &format!("{}{path}", to.address()), "application/json", body).await
+    }
+
+    /// Sends anything to anybody.
+    pub async fn say(
+        &self,
+        to: &str,
+        method: &str,
+        url: &str,
+        media_type: &str,
+        body: Bytes,
+    ) -> Result<Answer, PeerError> {
+        let request =
+            http::Request::builder().method(method).uri(url).header("content-type", media_type).body(body).unwrap();
+        let response = self.client.send(&ParticipantId::parse(to).unwrap(), request).await?;
         let status = response.status().as_u16();
         let text = String::from_utf8_lossy(response.body()).into_owned();
         Ok(Answer { status, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) })

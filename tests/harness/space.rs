@@ -25,6 +25,8 @@ pub struct Options {
     pub manual: bool,
     /// Loopback is not on the list of networks that peers may make us call.
     pub no_egress: bool,
+    /// Writing a file beyond so many KiB fails, as on a full disk.
+    pub file_kib_max: Option<u64>,
     /// More settings, TOML; top-level keys only in tables of their own.
     pub extra: String,
 }
@@ -108,6 +110,34 @@ impl DataSpace {
         self.broker.as_ref().expect("a broker").process.log()
     }
 
+    /// The broker's registry for participants.
+    ///
+    /// # Panics
+    /// Without a broker.
+    #[must_use]
+    pub fn registry(&self) -> String {
+        let broker = self.broker.as_ref().expect("a broker");
+        broker.addresses["registry"].as_str().unwrap().to_owned()
+    }
+
+    /// SIGKILL and a new start of the broker, on new ports.
+    ///
+    /// # Panics
+    /// Without a broker.
+    pub fn restart_broker(&mut self) {
+        let broker = self.broker.as_mut().expect("a broker");
+        broker.process.kill9();
+        broker.addresses = broker.process.start();
+    }
+
+    /// Replaces the certificate and key in a participant's files.
+    pub fn reissue(&self, name: &str, request: &CertificateRequest) {
+        for ending in ["pem", "key"] {
+            std::fs::remove_file(self.dir.path().join("pki").join(format!("{name}.{ending}"))).unwrap();
+        }
+        let _ = self.issue(name, request);
+    }
+
     /// A certificate and key of this authority, in files.
     #[must_use]
     pub fn issue(&self, name: &str, request: &CertificateRequest) -> TlsFiles {
@@ -149,11 +179,14 @@ impl DataSpace {
              [automation]\n{rules}[delivery]\nbackoff_ms = 50\nbackoff_ms_max = 400\ntimeout_ms = 2000\n\
              {egress}{brokers}{}{}",
             folder.join("state"),
-            tls_section(&files),
+            // Looked at every second, so that a new certificate needs no restart of a test's patience.
+            tls_section(&files) + "reload_seconds = 1\n",
             options.extra,
         );
         std::fs::write(folder.join("settings.toml"), settings).unwrap();
-        Participant::start(&id, Process::new(name, programs().connector.clone(), &folder))
+        let mut process = Process::new(name, programs().connector.clone(), &folder);
+        process.file_kib_max = options.file_kib_max;
+        Participant::start(&id, process)
     }
 
     /// A provider and a consumer that decide by themselves.
@@ -215,11 +248,12 @@ pub(crate) struct Process {
     program: PathBuf,
     folder: PathBuf,
     child: Option<Child>,
+    file_kib_max: Option<u64>,
 }
 
 impl Process {
     pub(crate) fn new(name: &str, program: PathBuf, folder: &Path) -> Self {
-        Self { name: name.to_owned(), program, folder: folder.to_owned(), child: None }
+        Self { name: name.to_owned(), program, folder: folder.to_owned(), child: None, file_kib_max: None }
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -236,7 +270,16 @@ impl Process {
         let file = self.state().join("addresses.json");
         let _ = std::fs::remove_file(&file);
         let log = File::options().create(true).append(true).open(self.folder.join("log")).unwrap();
-        let mut command = Command::new(&self.program);
+        let mut command = match self.file_kib_max {
+            None => Command::new(&self.program),
+            Some(kib) => {
+                // Ignored, the signal becomes an error of the write. The shell counts in 512 bytes.
+                let limit = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", kib * 2);
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(limit).arg(&self.program);
+                shell
+            }
+        };
         command.arg("serve").arg("--config").arg(self.folder.join("settings.toml"));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KONTOR")) {
             command.env_remove(name);

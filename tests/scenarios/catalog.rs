@@ -1,5 +1,6 @@
 //! What is offered, to whom, and how it is found.
 
+use bytes::Bytes;
 use kontor_tests::participant::eventually;
 use kontor_tests::terms::{self, open, times, under};
 use kontor_tests::{DataSpace, Reply};
@@ -145,4 +146,52 @@ async fn a_policy_that_cannot_be_enforced_is_refused_by_name() {
         assert!(refused.body.to_string().contains(word), "{word} is not named: {refused:?}");
     }
     assert_eq!(provider.list("offers").await.len(), 1);
+}
+
+#[tokio::test]
+async fn the_broker_keeps_what_it_took_through_a_crash() {
+    let mut space = DataSpace::with_broker();
+    let provider = space.participant("provider");
+    let dataset = provider.publish("fairs", &open()).await;
+    let listed = |url: String| {
+        let dataset = dataset.clone();
+        async move {
+            let answer: Value = reqwest::get(format!("{url}/v1/datasets")).await.unwrap().json().await.unwrap();
+            answer["datasets"].as_array().unwrap().iter().any(|found| found["dataset"] == dataset)
+        }
+    };
+    assert!(eventually(|| async { listed(space.browse()).await.then_some(()) }).await.is_some(), "never published");
+    space.restart_broker();
+    assert!(listed(space.browse()).await, "forgotten in a crash");
+}
+
+#[tokio::test]
+async fn a_description_that_is_malformed_or_somebody_elses_is_refused_and_nothing_is_kept() {
+    let space = DataSpace::with_broker();
+    let peer = space.fake("peer", |seen| Reply::ack(seen, "urn:uuid:0")).await;
+    let url = format!("{}/v1/self-description", space.registry());
+    let put = |media_type: &'static str, body: String| {
+        let (peer, url) = (&peer, &url);
+        async move { peer.say("urn:story:broker", "PUT", url, media_type, Bytes::from(body)).await.unwrap() }
+    };
+    let provider = space.participant("provider");
+    provider.publish("fairs", &open()).await;
+    let foreign = provider.get("/self-description").await.ok().to_string();
+    let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+    for (media_type, body, status, word) in [
+        ("text/turtle", "<a> <b> .".to_owned(), 400, "line"),
+        ("text/turtle", "this is no turtle".to_owned(), 400, "line"),
+        ("application/ld+json", "{".to_owned(), 400, "line"),
+        ("application/ld+json", deep, 400, ""),
+        ("application/ld+json", "{}".to_owned(), 422, "SD-1"),
+        ("application/ld+json", foreign, 422, "SD-2"),
+        ("text/plain", "hello".to_owned(), 415, "turtle"),
+    ] {
+        let shown: String = body.chars().take(60).collect();
+        let answer = put(media_type, body).await;
+        assert_eq!(answer.status, status, "{shown}: {answer:?}");
+        assert!(answer.body.to_string().contains(word), "{shown}: `{word}` is not in {answer:?}");
+    }
+    let answer = peer.say("urn:story:broker", "GET", &url, "text/plain", Bytes::new()).await.unwrap();
+    assert_eq!(answer.status, 404, "something was kept: {answer:?}");
 }

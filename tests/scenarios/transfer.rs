@@ -293,3 +293,23 @@ async fn a_source_that_shrinks_or_vanishes_breaks_the_stream_visibly() {
         assert!(!granted.consumer_pid.is_empty());
     }
 }
+
+#[tokio::test]
+async fn a_full_disk_at_the_sink_leaves_no_file_and_says_so() {
+    let space = DataSpace::new();
+    let provider = space.participant("provider");
+    let consumer = space.participant_with("consumer", &Options { file_kib_max: Some(8 * 1024), ..Options::default() });
+    let dataset = provider.publish_sparse("stream", 64 * MIB, &open()).await;
+    let agreement = consumer.agree(&provider, &dataset).await;
+    let here = consumer.transfer(&agreement, Some("stream.bin")).await;
+    let told = eventually(|| async {
+        let now = consumer.transfer_state(&here).await.to_string();
+        let flows = json!(consumer.flows(&here).await).to_string();
+        (now.contains("disk is full") || flows.contains("disk is full")).then_some(())
+    })
+    .await;
+    assert!(told.is_some(), "nobody says that the disk is full: {:#}", consumer.transfer_state(&here).await);
+    nothing_whole(&consumer);
+    let there = provider.counterpart("transfers", &here).await;
+    assert_ne!(provider.transfer_state(&there).await["state"], "COMPLETED");
+}

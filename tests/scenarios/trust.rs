@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kontor_tests::participant::eventually;
 use kontor_tests::space::request;
 use kontor_tests::terms::{self, open};
 use kontor_tests::{DataSpace, FakePeer, Participant, Reply};
@@ -172,4 +173,27 @@ async fn a_certificate_for_somebody_else_keeps_the_program_from_starting() {
         text.contains("urn:story:me") && text.contains("urn:story:other") && text.contains("must be the same"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_swapped_while_connections_are_open_counts_from_the_next_request() {
+    let space = DataSpace::new();
+    let (provider, consumer) = space.pair();
+    let asked = json!({ "counterparty": provider.id, "address": provider.address() });
+    consumer.post("/catalog/request", asked.clone()).await.ok();
+    let elsewhere = CertificateRequest { hosts: vec!["elsewhere.example".into()], ..request(&provider.id) };
+    space.reissue("provider", &elsewhere);
+    let told = eventually(|| async {
+        let answer = consumer.post("/catalog/request", asked.clone()).await;
+        (answer.status >= 400).then(|| answer.body.to_string())
+    })
+    .await;
+    let told = told.unwrap_or_else(|| panic!("the old certificate is still used"));
+    assert!(told.contains("elsewhere.example"), "{told}");
+    // Mended without a restart, too.
+    space.reissue("provider", &request(&provider.id));
+    let mended =
+        eventually(|| async { (consumer.post("/catalog/request", asked.clone()).await.status < 300).then_some(()) })
+            .await;
+    assert!(mended.is_some(), "the new certificate is not used");
 }
