@@ -1,0 +1,69 @@
+//! The README's own commands, run as a newcomer would run them: against a demo that keeps running.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use kontor_tests::programs::programs;
+
+/// A demo that is told to end, and killed if it does not, when the test is over.
+struct Demo(Child);
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn what_to_try_next_works_against_a_kept_demo() {
+    let programs = programs();
+    let mut child = Command::new(&programs.connector)
+        .args(["demo", "--keep", "--broker"])
+        .arg(&programs.broker)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Read to the end of the test: the demo still says goodbye.
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let demo = Demo(child);
+    let mut printed = String::new();
+    for line in lines.by_ref().map_while(Result::ok) {
+        printed.push_str(&line);
+        printed.push('\n');
+        if line.starts_with("State and certificates are in") {
+            break;
+        }
+    }
+    let exports: Vec<&str> = printed.lines().map(str::trim).filter(|line| line.starts_with("export ")).collect();
+    assert!(exports.len() >= 8, "the demo printed no next steps:\n{printed}");
+
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let chapter = readme.split("## What to try next").nth(1).unwrap().split("### The management API").next().unwrap();
+    let blocks: Vec<&str> = chapter.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    // The first block shows the lines that the demo prints filled in.
+    let (shown, commands) = blocks.split_first().unwrap();
+    for name in shown.lines().filter_map(|line| line.strip_prefix("export ")?.split('=').next()) {
+        assert!(exports.iter().any(|line| line.starts_with(&format!("export {name}="))), "`{name}` is not printed");
+    }
+    assert_eq!(commands.len(), 4, "offer, find, negotiate, take back");
+
+    let script = format!("set -euo pipefail\n{}\n{}", exports.join("\n"), commands.join("\n"));
+    let ran = Command::new("bash").arg("-c").arg(&script).output().unwrap();
+    let output = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success(), "{output}");
+    for expected in [
+        r#""state":"FINALIZED""#,
+        r#""state":"COMPLETED""#,
+        "digest_blake3",
+        "transfer.completed",
+        "the figures were wrong",
+    ] {
+        assert!(output.contains(expected), "`{expected}` is not in what the commands printed:\n{output}");
+    }
+    drop(demo);
+    drop(lines);
+}
