@@ -238,7 +238,12 @@ impl Body for Pump {
 
 impl Drop for Pump {
     fn drop(&mut self) {
-        self.flow.end(failed("the peer closed the connection"));
+        // A consumer that keeps the agreement hangs up when its time is over, maybe before our own timer fires.
+        let outcome = match self.permit.grant().valid_until {
+            Some(until) if until <= Timestamp::now() => cut(&expired(until)),
+            Some(_) | None => failed("the peer closed the connection"),
+        };
+        self.flow.end(outcome);
     }
 }
 
