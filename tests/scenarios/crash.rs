@@ -108,7 +108,7 @@ async fn negotiations_by_themselves_survive_a_death_at_any_moment() {
     let dataset = provider.publish("fairs", &open()).await;
     for round in 0..8_u64 {
         let here = consumer.negotiate(&provider, &dataset).await;
-        tokio::time::sleep(Duration::from_millis(round * 3 / 2)).await;
+        tokio::time::sleep(Duration::from_micros(round * 1500)).await;
         if round % 2 == 0 {
             provider.restart()
         } else {
@@ -181,4 +181,22 @@ async fn a_taken_use_is_not_forgotten_in_a_crash() {
     let second = consumer.transfer(&agreement, Some("two.csv")).await;
     let ended = consumer.wait_transfer(&second, "TERMINATED").await;
     assert!(ended["why"]["reason"].to_string().contains("this is use 2"), "{ended:#}");
+}
+
+#[tokio::test]
+async fn time_that_ends_while_the_provider_is_down_ends_the_transfer_after_its_start() {
+    let space = DataSpace::new();
+    let (mut provider, consumer) = space.pair();
+    let dataset = provider.publish("fairs", &kontor_tests::terms::for_seconds(3)).await;
+    let agreement = consumer.agree(&provider, &dataset).await;
+    let here = consumer.transfer(&agreement, None).await;
+    consumer.wait_transfer(&here, "STARTED").await;
+    let there = provider.counterpart("transfers", &here).await;
+    provider.kill9();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    provider.start_again();
+    for ended in [provider.wait_transfer(&there, "TERMINATED").await, consumer.wait_transfer(&here, "TERMINATED").await]
+    {
+        assert!(ended["why"]["reason"].to_string().contains("the time is"), "{ended:#}");
+    }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 const MIB: u64 = 1024 * 1024;
 /// Big enough that it still flows when a test acts, and takes no room at the source.
-pub(crate) const STREAM_BYTES: u64 = 4096 * MIB;
+pub(crate) const STREAM_BYTES: u64 = 64 * 1024 * MIB;
 /// For streams that are suspended on their way and must arrive in the end.
 pub(crate) const RESUMED_BYTES: u64 = 256 * MIB;
 /// What may still arrive after a cut: buffers of sockets, TLS and the test itself.
@@ -312,4 +312,39 @@ async fn a_full_disk_at_the_sink_leaves_no_file_and_says_so() {
     nothing_whole(&consumer);
     let there = provider.counterpart("transfers", &here).await;
     assert_ne!(provider.transfer_state(&there).await["state"], "COMPLETED");
+}
+
+#[tokio::test]
+async fn commands_of_both_sides_at_once_end_in_one_state() {
+    let space = DataSpace::new();
+    let (provider, consumer) = space.pair();
+    let dataset = provider.publish("fairs", &open()).await;
+    let agreement = consumer.agree(&provider, &dataset).await;
+    for (mine, theirs) in
+        [("terminate", "terminate"), ("suspend", "terminate"), ("suspend", "suspend"), ("complete", "suspend")]
+    {
+        let here = consumer.transfer(&agreement, None).await;
+        consumer.wait_transfer(&here, "STARTED").await;
+        let there = provider.counterpart("transfers", &here).await;
+        provider.wait_transfer(&there, "STARTED").await;
+        // Either may be refused, once the other side's message is in.
+        let reason = json!({ "reason": "at once" });
+        let (_, _) = tokio::join!(
+            consumer.act_transfer(&here, mine, if mine == "complete" { json!({}) } else { reason.clone() }),
+            provider.act_transfer(&there, theirs, reason.clone()),
+        );
+        let settled = eventually(|| async {
+            let (one, other) = (consumer.transfer_state(&here).await, provider.transfer_state(&there).await);
+            let idle = one.get("pending").is_none() && other.get("pending").is_none();
+            let waiting = consumer.outbox().await.len() + provider.outbox().await.len();
+            (idle && waiting == 0 && one["state"] == other["state"] && one["state"] != "STARTED").then_some(())
+        })
+        .await;
+        assert!(
+            settled.is_some(),
+            "{mine} and {theirs}: {:#} {:#}",
+            consumer.transfer_state(&here).await,
+            provider.transfer_state(&there).await
+        );
+    }
 }
