@@ -109,12 +109,8 @@ pub(crate) async fn run(options: &Options) -> Result<bool> {
         }
     }
     let slowest = times.iter().copied().fold(0.0, f64::max);
-    println!(
-        "DSP kit {}: {green} of {} runs passed {} tests, slowest {slowest:.1} s",
-        kit.version,
-        options.runs,
-        listed.len()
-    );
+    let tests = if options.only.is_some() { "the one test".to_owned() } else { format!("{} tests", listed.len()) };
+    println!("DSP kit {}: {green} of {} runs passed {tests}, slowest {slowest:.1} s", kit.version, options.runs);
     let all = green == options.runs;
     if all && options.publish && options.only.is_none() {
         let file = suite.join("RESULT.md");
