@@ -1,6 +1,6 @@
 //! The README's own commands, run as a newcomer would run them: against a demo that keeps running.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
