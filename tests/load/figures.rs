@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Eclipse Dataspace Connector 0.15.1: with its default settings, and tuned to poll without pause.
-/// Constants of an earlier measurement, not taken by this run.
-pub(crate) const EDC: &str = "EDC 0.15.1 (earlier, not in this run)";
+/// Both sides in memory and without TLS. Constants of an earlier measurement, not taken by this run.
+pub(crate) const EDC: &str = "EDC 0.15.1 (earlier, no TLS, no disk)";
 /// Its negotiation with default settings, p50.
 pub(crate) const EDC_NEGOTIATION_DEFAULT_MS: u32 = 2036;
 /// Its negotiation when tuned, p50.
