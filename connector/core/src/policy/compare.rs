@@ -1,7 +1,9 @@
 //! How what is asked for relates to what was offered.
 
+use std::collections::BTreeSet;
+
 use super::enforce::unenforceable;
-use super::model::{Comparison, Constraint, Policy, Rule, RuleKind, Test};
+use super::model::{Comparison, Constraint, Policy, Rule, RuleKind, Test, Thing};
 use super::normalise::terms_digest;
 
 /// How a requested policy relates to an offered one.
@@ -23,7 +25,8 @@ pub enum Relation {
 /// where they are certain; rules are compared one with one, conditions by their bounds.
 #[must_use]
 pub fn compare(offered: &Policy, requested: &Policy) -> Relation {
-    if terms_digest(offered) == terms_digest(requested) {
+    // The digest leaves out parties and target where they are common to all rules.
+    if parties(offered) == parties(requested) && terms_digest(offered) == terms_digest(requested) {
         return Relation::Equal;
     }
     if !unenforceable(offered).is_empty() || !unenforceable(requested).is_empty() {
@@ -35,6 +38,20 @@ pub fn compare(offered: &Policy, requested: &Policy) -> Relation {
         (Some(path), None) => Relation::Wider(path),
         (Some(path), Some(_)) => Relation::Conflict(path),
     }
+}
+
+/// On what a rule is, and for whom: its own, or what is said of the whole policy.
+fn target<'a>(rule: &'a Rule, policy: &'a Policy) -> Option<&'a str> {
+    rule.target.as_ref().and_then(Thing::as_one).or(policy.target.as_deref())
+}
+
+fn assignee<'a>(rule: &'a Rule, policy: &'a Policy) -> Option<&'a str> {
+    rule.assignee.as_ref().and_then(Thing::as_one).or(policy.assignee.as_deref())
+}
+
+/// Every pair of target and assignee that a policy's rules name.
+fn parties(policy: &Policy) -> BTreeSet<(Option<&str>, Option<&str>)> {
+    policy.rules.iter().map(|rule| (target(rule, policy), assignee(rule, policy))).collect()
 }
 
 /// Where the inner policy may allow what the outer one does not; `None` where it does not.
@@ -68,15 +85,9 @@ fn beyond(inner: &Policy, outer: &Policy) -> Option<String> {
 /// inner condition that is too wide, where there is one.
 fn within(inner: &Rule, inner_policy: &Policy, outer: &Rule, outer_policy: &Policy) -> Option<Option<String>> {
     let covered = |inner: Option<&str>, outer: Option<&str>| outer.is_none() || inner == outer;
-    // What is said of the whole policy is compared by whoever compares the parties.
-    let own = |rule: Option<&super::model::Thing>, whole: Option<&str>| {
-        rule.and_then(|thing| thing.as_one()).filter(|id| Some(*id) != whole).map(str::to_owned)
-    };
-    let target = |rule: &Rule, policy: &Policy| own(rule.target.as_ref(), policy.target.as_deref());
-    let assignee = |rule: &Rule, policy: &Policy| own(rule.assignee.as_ref(), policy.assignee.as_deref());
     let same = inner.action == outer.action
-        && covered(target(inner, inner_policy).as_deref(), target(outer, outer_policy).as_deref())
-        && covered(assignee(inner, inner_policy).as_deref(), assignee(outer, outer_policy).as_deref());
+        && covered(target(inner, inner_policy), target(outer, outer_policy))
+        && covered(assignee(inner, inner_policy), assignee(outer, outer_policy));
     if !same {
         return Some(None);
     }
