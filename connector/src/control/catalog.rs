@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use super::Control;
 use super::error::ControlError;
 use super::wire_format;
+use crate::data::SourceRoots;
 use crate::model::{AuditRecord, DatasetRecord, OfferRecord, PolicyRecord};
 use crate::store::{Batch, Expect, Page};
 
@@ -312,38 +313,21 @@ fn catalogue_line(at: jiff::Timestamp, event: &str, detail: String) -> AuditReco
 }
 
 impl Control {
-    /// Whether a source lies inside the folders that datasets may name.
+    /// Whether a source can be opened now, by the data plane's own rule: it is there, of its kind,
+    /// and inside the folders that datasets may name.
     ///
     /// # Errors
     /// [`ControlError::Refused`] that names the folders.
     pub fn check_source(&self, source: &crate::model::SourceSpec) -> Result<(), ControlError> {
-        use crate::model::SourceSpec;
-        let (path, want_directory) = match source {
-            SourceSpec::File { path } => (path, false),
-            SourceSpec::Directory { path } => (path, true),
-        };
-        let roots: Vec<String> = self.parts.source_roots.iter().map(|root| root.display().to_string()).collect();
-        let refuse = |message: String| {
+        let roots = &self.parts.source_roots;
+        SourceRoots::lenient(roots.iter().cloned()).check(source).map_err(|error| {
+            let names: Vec<String> = roots.iter().map(|root| root.display().to_string()).collect();
             ControlError::from(
-                Refusal::new(Fault::Malformed, "dataset.source", message)
+                Refusal::new(Fault::Malformed, "dataset.source", error.to_string())
                     .at("source.path")
-                    .cure(format!("a path inside {}", roots.join(" or "))),
+                    .cure(format!("a path inside {}", names.join(" or "))),
             )
-        };
-        let found = self
-            .parts
-            .source_roots
-            .iter()
-            .filter_map(|root| Some((root.canonicalize().ok()?, root.join(path).canonicalize().ok()?)))
-            .find(|(root, file)| file.starts_with(root));
-        match found {
-            None => Err(refuse(format!("`{path}` is not there, or outside of the source folders"))),
-            Some((_, file)) if file.is_dir() != want_directory => {
-                let is = if want_directory { "no folder" } else { "no file" };
-                Err(refuse(format!("`{path}` is {is}")))
-            }
-            Some(_) => Ok(()),
-        }
+        })
     }
 
     /// How many flows of a transfer run now.
