@@ -12,6 +12,7 @@ pub mod model;
 mod normalise;
 #[expect(clippy::wildcard_enum_match_arm, reason = "JSON has the six kinds of value that it has")]
 mod parse;
+pub mod permit;
 mod plan;
 
 use std::fmt;
@@ -28,6 +29,7 @@ pub use literal::{DURATION_YEARS_MAX, Duration};
 pub use model::Policy;
 pub use normalise::{same_terms, terms_digest};
 pub use parse::{CONSTRAINTS_MAX, NESTING_MAX, OPERANDS_MAX, PROBLEMS_MAX, RULES_MAX, TEXT_BYTES_MAX, parse};
+pub use permit::{FieldPath, Rate, StreamTerms, Transform};
 pub use plan::{Enforcement, Phase, Plan, Step, explain, plan};
 
 /// Something in a policy that we do not know or cannot enforce, with its place.
