@@ -148,7 +148,11 @@ fn normal(transforms: Vec<Transform>) -> Vec<Transform> {
                 });
             }
             Transform::Drop { fields } => drop.extend(fields),
-            other => {
+            other @ (Transform::Replace { .. }
+            | Transform::Hash { .. }
+            | Transform::Round { .. }
+            | Transform::Add { .. }
+            | Transform::Multiply { .. }) => {
                 rest.insert(other);
             }
         }
@@ -301,7 +305,7 @@ impl Fraction {
                         }
                     }
                 }
-                unequal => unequal,
+                unequal @ (std::cmp::Ordering::Less | std::cmp::Ordering::Greater) => unequal,
             };
             return if turned { order.reverse() } else { order };
         }
