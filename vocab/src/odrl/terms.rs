@@ -65,6 +65,18 @@ pub const ACTIONS: &[ActionTerm] = &[
     action("watermark", "use"),
 ];
 
+/// Deprecated names of actions, each with the action that ODRL 2.2 calls its exact match.
+pub const ACTION_SYNONYMS: &[(&str, &str)] = &[
+    ("append", "modify"),
+    ("appendTo", "modify"),
+    ("copy", "reproduce"),
+    ("export", "transform"),
+    ("license", "grantUse"),
+    ("pay", "compensate"),
+    ("write", "modify"),
+    ("writeTo", "modify"),
+];
+
 /// The left operands of ODRL 2.2, each with what it asks about.
 pub const LEFT_OPERANDS: &[(&str, &str)] = &[
     ("absolutePosition", "a point in the asset, in absolute terms"),
@@ -192,9 +204,15 @@ pub const OTHER: &[&str] = &[
     "unit",
 ];
 
-/// The entry of an action.
+/// The entry of an action; a deprecated name has the entry of the action that it stands for.
+///
+/// ```
+/// use kontor_vocab::odrl::terms::action_term;
+/// assert_eq!(action_term("write").map(|action| action.name), Some("modify"));
+/// ```
 #[must_use]
 pub fn action_term(name: &str) -> Option<&'static ActionTerm> {
+    let name = ACTION_SYNONYMS.iter().find(|(old, _)| *old == name).map_or(name, |(_, action)| action);
     ACTIONS.iter().find(|term| term.name == name)
 }
 

@@ -43,6 +43,7 @@ const DESCRIPTIONS: &[&str] = &[
     "dct:language",
     "dct:references",
     "dct:replaces",
+    "dct:source",
     "rdfs:label",
     "rdfs:comment",
     "rdfs:seeAlso",
