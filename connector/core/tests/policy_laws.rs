@@ -4,7 +4,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 use kontor_core::id::ParticipantId;
-use kontor_core::policy::{Decision, Relation, Request, World, compare, evaluate, parse, same_terms, terms_digest};
+use kontor_core::policy::model::RuleKind;
+use kontor_core::policy::report::Activation;
+use kontor_core::policy::{
+    Decision, Relation, Request, World, compare, evaluate, parse, report, same_terms, terms_digest,
+};
 use kontor_vocab::odrl::PolicyDocument;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -65,9 +69,12 @@ fn document(permissions: &[Value], prohibitions: &[Value]) -> PolicyDocument {
         .unwrap()
 }
 
+fn request() -> Request {
+    Request { action: "use".to_owned(), assignee: ParticipantId::parse("urn:me").unwrap(), target: None }
+}
+
 fn decide(document: &PolicyDocument, world: &World) -> Decision {
-    let request = Request { action: "use".to_owned(), assignee: ParticipantId::parse("urn:me").unwrap(), target: None };
-    evaluate(&parse(document).unwrap(), &request, world)
+    evaluate(&parse(document).unwrap(), &request(), world)
 }
 
 /// The same policy with everything turned round whose order does not matter.
@@ -196,6 +203,17 @@ proptest! {
     #[test]
     fn a_decision_always_gives_its_reasons((permissions, prohibitions) in rules(), world in world()) {
         prop_assert!(!decide(&document(&permissions, &prohibitions), &world).reasons.is_empty());
+    }
+
+    /// S13: the report and the decision are of one mind.
+    #[test]
+    fn what_is_reported_active_is_what_decides((permissions, prohibitions) in rules(), world in world()) {
+        let document = document(&permissions, &prohibitions);
+        let rules = report(&parse(&document).unwrap(), &request(), &world).rules;
+        let all = |kind: RuleKind| rules.iter().filter(move |rule| rule.kind == kind).map(|rule| rule.activation);
+        let allowed = all(RuleKind::Permission).any(|activation| activation == Activation::Active)
+            && all(RuleKind::Prohibition).all(|activation| activation == Activation::Inactive);
+        prop_assert_eq!(decide(&document, &world).allowed, allowed);
     }
 
     /// S18.

@@ -50,7 +50,7 @@ pub fn first_allowed(policy: &Policy, request: &Request, world: &World) -> Optio
 
 /// What is known of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Truth {
+pub(super) enum Truth {
     True,
     False,
     Unknown,
@@ -61,7 +61,7 @@ impl Truth {
         if known { Self::True } else { Self::False }
     }
 
-    fn all(truths: impl IntoIterator<Item = Self>) -> Self {
+    pub(super) fn all(truths: impl IntoIterator<Item = Self>) -> Self {
         let mut all = Self::True;
         for truth in truths {
             match truth {
@@ -279,8 +279,13 @@ impl Settled {
     }
 }
 
+/// Whether a condition holds, for all that is known.
+pub(super) fn truth(constraint: &Constraint, request: &Request, world: &World) -> Truth {
+    Node::new(constraint, request, world.agreed_at).truth(world.now, world.uses)
+}
+
 /// Whether a rule is about the request: action, target and assignee.
-fn covers(rule: &Rule, request: &Request) -> Truth {
+pub(super) fn covers(rule: &Rule, request: &Request) -> Truth {
     let narrowed = !rule.action_refinements.is_empty() || !rule.duties.is_empty() || !rule.parties.is_empty();
     Truth::all([
         covers_action(rule, &request.action),
@@ -295,7 +300,7 @@ fn covers(rule: &Rule, request: &Request) -> Truth {
     ])
 }
 
-fn covers_action(rule: &Rule, asked: &str) -> Truth {
+pub(super) fn covers_action(rule: &Rule, asked: &str) -> Truth {
     let asked = compact_term(asked);
     if is_part_of(&asked, rule.action) {
         return Truth::True;
@@ -324,7 +329,7 @@ fn is_part_of(part: &str, whole: &str) -> bool {
     false
 }
 
-fn covers_thing(rule: Option<&Thing>, asked: Option<&str>) -> Truth {
+pub(super) fn covers_thing(rule: Option<&Thing>, asked: Option<&str>) -> Truth {
     match (rule, asked) {
         (None, _) => Truth::True,
         (Some(thing), Some(asked)) => match thing.as_one() {
@@ -393,7 +398,7 @@ impl<'a> Reasons<'a> {
     }
 
     fn truth(&self, constraint: &Constraint) -> Truth {
-        Node::new(constraint, self.request, self.world.agreed_at).truth(self.world.now, self.world.uses)
+        truth(constraint, self.request, self.world)
     }
 
     fn truth_of(&self, rule: &Rule) -> Truth {
