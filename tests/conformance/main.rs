@@ -1,12 +1,13 @@
-//! `cargo conformance`: the public conformance kits, run against the built program.
+//! `cargo conformance`: the public conformance kits and suites, run against what was built.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 mod dsp;
+mod odrl;
 
-/// Runs a public conformance kit against the built `kontor`.
+/// Runs a public conformance kit or suite against the built `kontor`.
 #[derive(Debug, Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -17,12 +18,17 @@ struct Cli {
 enum Kit {
     /// The Eclipse DSP kit (Dataspace Protocol 2025-1), provider and consumer.
     Dsp(dsp::Options),
+    /// The public ODRL test suite, decisions and reports.
+    Odrl(odrl::Options),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Cli { kit: Kit::Dsp(options) } = Cli::parse();
-    match dsp::run(&options).await {
+    let outcome = match Cli::parse().kit {
+        Kit::Dsp(options) => dsp::run(&options).await,
+        Kit::Odrl(options) => odrl::run(&options),
+    };
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
