@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
 
 /// Kontor: a data-space connector. It offers data under usage policies, negotiates contracts with
 /// other connectors (Dataspace Protocol 2025-1), and enforces them in the byte stream.
@@ -44,12 +45,98 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         broker: Option<PathBuf>,
     },
+    /// Check and explain usage policies, and write them from templates. Needs no running connector.
+    Policy {
+        /// What to do.
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
     /// Make throw-away certificates: an authority, and participants under it.
     Pki {
         /// What to make.
         #[command(subcommand)]
         command: Pki,
     },
+}
+
+/// Usage policies.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Say whether this connector can hold to a policy: each problem with its line, and what is
+    /// enforced when. Exit code 0 where all of it is enforced, 1 where it would be refused.
+    Check {
+        /// The policy, JSON; `-` reads the standard input.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// How the answer is written.
+        #[arg(long, default_value = "text")]
+        format: Format,
+    },
+    /// Say in plain English what a policy means. With `--assignee` also decide a request under it,
+    /// with the reasons; then the exit code is 0 for yes and 1 for no.
+    Explain {
+        /// The policy, JSON; `-` reads the standard input.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The request to decide.
+        #[command(flatten)]
+        ask: Ask,
+        /// How the answer is written.
+        #[arg(long, default_value = "text")]
+        format: Format,
+    },
+    /// List the templates, or print one of them as a policy.
+    Templates {
+        /// Which; absent: list all of them with their parameters.
+        name: Option<String>,
+        /// The value of a parameter; repeat for several. What is not set has the value of its
+        /// example, and a note says so.
+        #[arg(long, value_name = "PARAMETER=VALUE", value_parser = pair)]
+        set: Vec<(String, String)>,
+        /// How the answer is written.
+        #[arg(long, default_value = "text")]
+        format: Format,
+    },
+}
+
+/// A request that a policy is asked to decide. What is not said is not known, and what is not
+/// known never allows.
+#[derive(Debug, Clone, Args)]
+pub struct Ask {
+    /// Who asks: a participant's URI.
+    #[arg(long, value_name = "URI")]
+    pub assignee: Option<String>,
+    /// When, such as `2030-01-31T12:00:00Z`. Default: now.
+    #[arg(long, value_name = "TIME", requires = "assignee")]
+    pub at: Option<Timestamp>,
+    /// When the agreement was made. Default: what the policy says itself.
+    #[arg(long, value_name = "TIME", requires = "assignee")]
+    pub agreed_at: Option<Timestamp>,
+    /// Which use it would be, from 1.
+    #[arg(long, value_name = "N", requires = "assignee")]
+    pub uses: Option<u64>,
+    /// On what. Default: what the policy is about.
+    #[arg(long, value_name = "IRI", requires = "assignee")]
+    pub target: Option<String>,
+    /// What for. Default: `use`.
+    #[arg(long, value_name = "ACTION", requires = "assignee")]
+    pub action: Option<String>,
+}
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs: as the management API answers it.
+    Json,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("is no parameter with its value; `count=10` would have passed".to_owned()),
+    }
 }
 
 /// Throw-away certificates.

@@ -7,14 +7,18 @@ use kontor::cli::{Cli, Command};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let done = |()| ExitCode::SUCCESS;
     let result = match cli.command {
-        Command::Serve { config } => kontor::app::serve(&config),
-        Command::Check { config } => kontor::app::check(&config),
-        Command::Demo { data, keep, broker } => kontor::demo::run(kontor::demo::Options { data, keep, broker }),
-        Command::Pki { command } => kontor::app::pki(command),
+        Command::Serve { config } => kontor::app::serve(&config).map(done),
+        Command::Check { config } => kontor::app::check(&config).map(done),
+        Command::Demo { data, keep, broker } => {
+            kontor::demo::run(kontor::demo::Options { data, keep, broker }).map(done)
+        }
+        Command::Policy { command } => kontor::policy::command::run(command),
+        Command::Pki { command } => kontor::app::pki(command).map(done),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("kontor: {error:#}");
             ExitCode::FAILURE

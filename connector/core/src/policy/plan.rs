@@ -21,6 +21,19 @@ pub enum Phase {
     InStream,
 }
 
+impl Phase {
+    /// When, in words.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Catalogue => "when the catalogue is shown",
+            Self::Negotiation => "when an agreement is made",
+            Self::TransferStart => "when a transfer starts",
+            Self::InStream => "while bytes flow",
+        }
+    }
+}
+
 /// What is done about one part of a policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
