@@ -7,6 +7,7 @@ mod crash;
 mod enforcement;
 mod misbehaving_peer;
 mod negotiation;
+mod policy;
 mod transfer;
 mod trust;
 

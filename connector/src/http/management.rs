@@ -4,6 +4,7 @@
 pub mod catalog;
 pub mod negotiation;
 pub mod operation;
+pub mod policy;
 pub mod transfer;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub fn router(control: Arc<Control>) -> Router {
     let routes = Router::new()
         .merge(operation::routes())
         .merge(catalog::routes())
+        .merge(policy::routes())
         .merge(negotiation::routes())
         .merge(transfer::routes());
     Router::new().nest("/management/v1", routes).fallback(unknown).with_state(control)

@@ -106,6 +106,7 @@ async fn put_policy(State(control): State<Arc<Control>>, body: Result<Bytes, Byt
     let new: NewPolicy = read(body)?;
     let document = document(new.policy, "policy")?;
     let id = new.id.or_else(|| document.id().map(str::to_owned)).unwrap_or_else(fresh_urn);
+    super::policy::not_taken(&id)?;
     let document = document.with("@id", &id);
     let record = PolicyRecord { id, document };
     control.put_policy(record.clone()).await?;

@@ -1,0 +1,63 @@
+//! Policies in words through the management API: the same as the command line says.
+
+use kontor_tests::terms::{times, under};
+use kontor_tests::{DataSpace, terms};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_policy_is_checked_and_explained_without_being_kept() {
+    let space = DataSpace::new();
+    let provider = space.participant("provider");
+    let good = provider.post("/policies/check", times(2)).await.ok();
+    assert_eq!((good["enforceable"].as_bool(), good["problems"].as_array().map(Vec::len)), (Some(true), Some(0)));
+    assert!(good["text"].as_str().unwrap().contains("at most 2 uses"), "{good:#}");
+
+    let bad = provider.post("/policies/check", under("mood", "eq", "good")).await.ok();
+    assert_eq!(bad["enforceable"], false, "a refused policy is an answer, not an error");
+    let problem = &bad["problems"][0];
+    assert_eq!(problem["path"], "permission[0].constraint[0].leftOperand", "{bad:#}");
+    assert!(problem["line"].is_u64() && problem["cure"].is_string(), "{bad:#}");
+
+    let request = "/policies/explain?assignee=urn:story:reader&at=2030-01-01T00:00:00Z&uses=3";
+    let told = provider.post(request, times(2)).await.ok();
+    assert_eq!(told["decision"]["allowed"], false, "{told:#}");
+    assert!(told["text"].as_str().unwrap().contains("at most 2 uses is asked for"), "{told:#}");
+    assert!(provider.list("policies").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_template_becomes_an_offer() {
+    let space = DataSpace::new();
+    let (provider, consumer) = space.pair();
+    let listed = provider.get("/policies/templates").await.ok();
+    for template in listed["items"].as_array().unwrap() {
+        let name = template["name"].as_str().unwrap();
+        let policy = provider.get(&format!("/policies/templates/{name}")).await.ok()["policy"].clone();
+        let found = provider.post("/policies/check", policy).await.ok();
+        assert_eq!(found["enforceable"], true, "{name}: {found:#}");
+    }
+    let policy = provider.get("/policies/templates/uses?count=1").await.ok()["policy"].clone();
+    let dataset = provider.publish("fairs", &policy).await;
+    let agreement = consumer.agree(&provider, &dataset).await;
+    let first = consumer.transfer(&agreement, Some("one.csv")).await;
+    consumer.wait_transfer(&first, "COMPLETED").await;
+    let second = consumer.transfer(&agreement, Some("two.csv")).await;
+    consumer.wait_transfer(&second, "TERMINATED").await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_answered_is_a_problem_with_its_cure() {
+    let space = DataSpace::new();
+    let provider = space.participant("provider");
+    provider.post("/policies/check", json!([1, 2])).await.refused(400, &["an array", "cure"]);
+    provider.post("/policies/explain", under("count", "about", "2")).await.refused(422, &["operator", "cure"]);
+    provider.post("/policies/explain?uses=1", times(2)).await.refused(400, &["assignee"]);
+    provider.post("/policies/explain?assigne=urn:a", times(2)).await.refused(400, &["assigne"]);
+    provider.post("/policies/explain?assignee=urn:a&at=soon", times(2)).await.refused(400, &["query"]);
+    provider.get("/policies/templates/usez").await.refused(404, &["did you mean `uses`?"]);
+    provider.get("/policies/templates/uses?cuont=1").await.refused(400, &["did you mean `count`?"]);
+    provider.get("/policies/templates/uses?count=many").await.refused(400, &["`many`", "a whole number"]);
+    // A kept policy of such a name could not be asked for.
+    let kept = json!({ "id": "templates", "policy": terms::open() });
+    provider.post("/policies", kept).await.refused(400, &["`templates`", "another name"]);
+}
