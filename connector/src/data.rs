@@ -27,7 +27,7 @@ pub mod source;
 
 pub use endpoint::{FlowEvent, ProviderPlane, Receipt, endpoint_url, router};
 pub use gate::{GateRefusal, GrantSpec, Grants, Permit, Stop, StopKind, Verdict};
-pub use puller::{PullJob, PullOutcome, PullResult, discard_parts, pull};
+pub use puller::{PullJob, PullOutcome, PullResult, discard_parts, forget_received, pull};
 pub use source::{SourceError, SourceRoots};
 
 /// The media type of the listing of a directory source.

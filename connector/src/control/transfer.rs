@@ -423,11 +423,16 @@ impl Control {
                 if flow {
                     self.start_pull(transfer.clone(), detail).await;
                 }
-                if transfer.state.name() == StateName::Terminated
+                if transfer.state.name().is_terminal()
                     && let Ok(Some(detail)) = self.parts.store.transfer_detail(&transfer.id).await
                     && let Some(sink) = detail.sink
                 {
-                    puller::discard_parts(&self.parts.sink_root, &sink, &transfer.id);
+                    let (root, id) = (self.parts.sink_root.clone(), transfer.id.clone());
+                    if transfer.state.name() == StateName::Terminated {
+                        puller::discard_parts(&root, &sink, &id);
+                    } else {
+                        drop(tokio::task::spawn_blocking(move || puller::forget_received(&root, &sink, &id)));
+                    }
                 }
             }
         }

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::endpoint::Receipt;
-use super::sink::{PartFile, SinkError, Target, sync_directory};
+use super::sink::{PartFile, Received, SinkError, Target, sync_directory};
 use super::source::Index;
 use super::{DataLimits, FLOW_HEADER, INDEX_MEDIA_TYPE};
 use crate::model::{FlowOutcome, FlowReport, SinkSpec};
@@ -110,6 +110,15 @@ pub fn discard_parts(sink_root: &Path, sink: &SinkSpec, transfer: &ProcessId) {
     }
 }
 
+/// Forgets what was kept for the case that a pull that is done dies before anyone knows. Blocks. For the one who has
+/// committed that it is done.
+pub fn forget_received(sink_root: &Path, sink: &SinkSpec, transfer: &ProcessId) {
+    let (SinkSpec::File { path } | SinkSpec::Directory { path }) = sink;
+    if let Ok(target) = Target::find(sink_root, path, transfer) {
+        target.forget_received();
+    }
+}
+
 /// Bytes gathered before they are written.
 const GATHER_BYTES: usize = 128 * 1024;
 /// Frames gathered before they are written, so that one-byte frames gather no more bookkeeping than data.
@@ -170,6 +179,12 @@ enum BodyEnd {
     Unwritable(SinkError),
 }
 
+/// Where the bytes of a pull go, or went.
+enum Place {
+    Free(Target),
+    Received(Received),
+}
+
 /// What to do after one flow.
 enum Next {
     Finish,
@@ -178,27 +193,43 @@ enum Next {
 
 impl Puller {
     async fn one(&mut self, path: &str) -> Whole {
-        let (root, path, transfer) = (self.job.sink_root.clone(), path.to_owned(), self.job.transfer.clone());
-        let target = blocking(move || {
-            let target = Target::make(&root, &path, &transfer)?;
-            if target.exists() { Err(SinkError::Exists(target.path.display().to_string())) } else { Ok(target) }
-        })
-        .await??;
-        self.fetch(None, target, false).await
+        match self.place(path, false).await? {
+            Place::Received(received) => Ok(self.received(received)),
+            Place::Free(target) => self.fetch(None, target, true).await,
+        }
     }
 
-    async fn many(&mut self, path: &str) -> Whole {
+    /// What a pull brought that was killed before it could say so.
+    fn received(&mut self, received: Received) -> (u64, String) {
+        self.reports = received.reports;
+        (received.bytes, received.digest)
+    }
+
+    /// Finds the place for what will come.
+    async fn place(&self, path: &str, directory: bool) -> Result<Place, End> {
         let (root, path, transfer) = (self.job.sink_root.clone(), path.to_owned(), self.job.transfer.clone());
-        let target = blocking(move || {
+        let place = blocking(move || {
             let target = Target::make(&root, &path, &transfer)?;
+            if let Some(received) = target.received()? {
+                return Ok(Place::Received(received));
+            }
             if target.exists() {
                 return Err(SinkError::Exists(target.path.display().to_string()));
             }
-            std::fs::create_dir_all(&target.part)
-                .map_err(|source| SinkError::Io { path: target.part.display().to_string(), source })?;
-            Ok(target)
-        })
-        .await??;
+            if directory {
+                std::fs::create_dir_all(&target.part)
+                    .map_err(|source| SinkError::Io { path: target.part.display().to_string(), source })?;
+            }
+            Ok(Place::Free(target))
+        });
+        Ok(place.await??)
+    }
+
+    async fn many(&mut self, path: &str) -> Whole {
+        let target = match self.place(path, true).await? {
+            Place::Received(received) => return Ok(self.received(received)),
+            Place::Free(target) => target,
+        };
         let index = self.index().await?;
         let mut bytes = 0_u64;
         let mut digest = blake3::Hasher::new();
@@ -219,12 +250,14 @@ impl Puller {
             .await??;
             let (member_bytes, member_digest) = match kept {
                 Some(kept) => kept,
-                None => self.fetch(Some(&entry.path), member.clone(), true).await?,
+                None => self.fetch(Some(&entry.path), member.clone(), false).await?,
             };
             bytes += member_bytes;
             digest.update(format!("{}\0{member_bytes}\0{member_digest}\n", entry.path).as_bytes());
             members.push(member);
         }
+        let digest = digest.finalize().to_hex().to_string();
+        let received = Received { bytes, digest: digest.clone(), reports: self.reports.clone() };
         blocking(move || {
             let mut directories = BTreeSet::from([target.part.clone()]);
             for member in &members {
@@ -232,10 +265,11 @@ impl Puller {
                 directories.extend(member.path.parent().map(Path::to_path_buf));
             }
             directories.iter().try_for_each(|directory| sync_directory(directory))?;
+            target.save_received(None, received)?;
             target.publish()
         })
         .await??;
-        Ok((bytes, digest.finalize().to_hex().to_string()))
+        Ok((bytes, digest))
     }
 
     async fn index(&mut self) -> Result<Index, End> {
@@ -271,8 +305,8 @@ impl Puller {
         }
     }
 
-    /// One file, in as many flows as it takes.
-    async fn fetch(&mut self, member: Option<&str>, target: Target, keep_state: bool) -> Whole {
+    /// One file, in as many flows as it takes. `alone`: it is the whole pull.
+    async fn fetch(&mut self, member: Option<&str>, target: Target, alone: bool) -> Whole {
         let url = self.url(member);
         let checkpoint_bytes = self.job.limits.checkpoint_bytes;
         let mut failures = 0;
@@ -290,7 +324,10 @@ impl Puller {
             let next;
             (part, next) = self.flow(member, &url, part).await?;
             match next {
-                Next::Finish => return Ok(blocking(move || part.finish(keep_state)).await??),
+                Next::Finish => {
+                    let reports = if alone { self.reports.clone() } else { Vec::new() };
+                    return Ok(blocking(move || part.finish(reports)).await??);
+                }
                 Next::Again { reason, progress } => {
                     if progress {
                         failures = 0;

@@ -1,10 +1,13 @@
 //! Where a consumer puts bytes: beside the target first, under its name only when whole.
 //!
 //! The part lies in `.NAME.HASH.part`, where HASH is of the transfer; `.NAME.HASH.state` beside it says how much of it
-//! is durable and of which version. Both survive a crash: the next pull of the same transfer goes on from there.
+//! is durable and of which version. Both survive a crash: the next pull of the same transfer goes on from there. The
+//! state outlives the name that the part was given, until the transfer's completion is committed: a pull that finds
+//! its own file under the name after a crash has nothing more to do.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +17,7 @@ use kontor_core::id::ProcessId;
 use serde::{Deserialize, Serialize};
 
 use super::source::member_path;
+use crate::model::FlowReport;
 
 /// Why bytes cannot be put down.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +131,49 @@ impl Target {
         serde_json::from_slice(&fs::read(&self.state).ok()?).ok()
     }
 
+    /// What an earlier pull of the same transfer brought whole and verified, before it could say so: given its name
+    /// now, if that is still to be done. `None` where there is no such thing; whatever else has the name is not ours.
+    pub(crate) fn received(&self) -> Result<Option<Received>, SinkError> {
+        let Some(PartState { bytes, digest: Some(digest), inode: Some(inode), reports, .. }) = self.state() else {
+            return Ok(None);
+        };
+        if inode_of(&self.path) == Some(inode) {
+            // By a hard link; the other name may not be gone yet.
+            if inode_of(&self.part) == Some(inode) {
+                fs::remove_file(&self.part).map_err(|error| SinkError::io(&self.part, error))?;
+            }
+        } else if inode_of(&self.part) == Some(inode) {
+            self.publish()?;
+        } else {
+            return Ok(None);
+        }
+        Ok(Some(Received { bytes, digest, reports }))
+    }
+
+    /// Writes down that all is there and verified, and what has it.
+    pub(crate) fn save_received(&self, etag: Option<String>, received: Received) -> Result<(), SinkError> {
+        let Received { bytes, digest, reports } = received;
+        let inode = inode_of(&self.part);
+        self.save(&PartState { etag, bytes, digest: Some(digest), inode, reports })
+    }
+
+    fn save(&self, state: &PartState) -> Result<(), SinkError> {
+        let fail = |error| SinkError::io(&self.state, error);
+        let mut draft = self.state.clone().into_os_string();
+        draft.push("~");
+        let mut file = File::create(&draft).map_err(fail)?;
+        file.write_all(&serde_json::to_vec(state).unwrap_or_default()).map_err(fail)?;
+        file.sync_all().map_err(fail)?;
+        fs::rename(&draft, &self.state).map_err(fail)
+    }
+
+    /// Forgets what [`Self::received`] goes by, once nobody will ask any more.
+    pub(crate) fn forget_received(&self) {
+        if self.state().is_some_and(|state| state.digest.is_some()) {
+            let _ = fs::remove_file(&self.state);
+        }
+    }
+
     /// Waits until no pull writes the part any more, but not for long, then removes it. A pull that was told to stop
     /// still makes durable what came, and would leave its state behind.
     #[expect(clippy::disallowed_methods, reason = "on a thread for blocking work, see `discard_parts`")]
@@ -198,6 +245,27 @@ pub(crate) struct PartState {
     /// BLAKE3 of the whole, once it is whole and verified.
     #[serde(default)]
     pub(crate) digest: Option<String>,
+    /// Device and inode of what is whole: the same under either name.
+    #[serde(default)]
+    inode: Option<(u64, u64)>,
+    /// The flows that brought it, for a pull that was killed before it could report them.
+    #[serde(default)]
+    reports: Vec<FlowReport>,
+}
+
+/// What was brought whole and verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// How many bytes.
+    pub(crate) bytes: u64,
+    /// BLAKE3, as in the result of the pull.
+    pub(crate) digest: String,
+    /// The flows that brought it.
+    pub(crate) reports: Vec<FlowReport>,
+}
+
+fn inode_of(path: &Path) -> Option<(u64, u64)> {
+    path.symlink_metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 /// A part that is being written. All its methods block.
@@ -319,33 +387,18 @@ impl PartFile {
     pub(crate) fn checkpoint(&mut self) -> Result<(), SinkError> {
         self.file.sync_data().map_err(|error| SinkError::io(&self.target.path, error))?;
         self.durable = self.bytes;
-        self.save(None)
+        let state = PartState { etag: self.etag.clone(), bytes: self.durable, ..PartState::default() };
+        self.target.save(&state)
     }
 
-    fn save(&self, digest: Option<String>) -> Result<(), SinkError> {
-        let state = PartState { etag: self.etag.clone(), bytes: self.durable, digest };
-        let fail = |error| SinkError::io(&self.target.state, error);
-        let mut draft = self.target.state.clone().into_os_string();
-        draft.push("~");
-        let mut file = File::create(&draft).map_err(fail)?;
-        file.write_all(&serde_json::to_vec(&state).unwrap_or_default()).map_err(fail)?;
-        file.sync_all().map_err(fail)?;
-        fs::rename(&draft, &self.target.state).map_err(fail)
-    }
-
-    /// All is there and verified: gives it its name. `keep_state` leaves the digest behind for a directory pull that
-    /// goes on later.
-    pub(crate) fn finish(mut self, keep_state: bool) -> Result<(u64, String), SinkError> {
+    /// All is there and verified, by these flows: gives it its name. The state stays, see [`Target::received`].
+    pub(crate) fn finish(mut self, reports: Vec<FlowReport>) -> Result<(u64, String), SinkError> {
         let digest = self.digest();
         self.file.sync_all().map_err(|error| SinkError::io(&self.target.path, error))?;
         self.durable = self.bytes;
-        if keep_state {
-            self.save(Some(digest.clone()))?;
-        }
+        let received = Received { bytes: self.bytes, digest: digest.clone(), reports };
+        self.target.save_received(self.etag.clone(), received)?;
         self.target.publish()?;
-        if !keep_state {
-            let _ = fs::remove_file(&self.target.state);
-        }
         Ok((self.bytes, digest))
     }
 
@@ -410,14 +463,37 @@ mod tests {
         part.begin_flow();
         part.write(&[Bytes::from_static(b"ef")]).unwrap();
         assert_eq!(part.flow_digest(), blake3::hash(b"ef").to_hex().to_string());
-        assert_eq!(part.finish(false).unwrap(), (6, blake3::hash(b"abcdef").to_hex().to_string()));
+        assert_eq!(part.finish(Vec::new()).unwrap(), (6, blake3::hash(b"abcdef").to_hex().to_string()));
         assert_eq!(fs::read(&target.path).unwrap(), b"abcdef");
+        target.forget_received();
         assert_eq!(fs::read_dir(root.path().join("d")).unwrap().count(), 1, "nothing is left beside it");
 
         let mut again = PartFile::open(target.clone(), 1 << 20).unwrap();
         again.write(&[Bytes::from_static(b"other")]).unwrap();
-        assert!(matches!(again.finish(false), Err(SinkError::Exists(_))));
+        assert!(matches!(again.finish(Vec::new()), Err(SinkError::Exists(_))));
         assert_eq!(fs::read(&target.path).unwrap(), b"abcdef");
+        assert!(matches!(target.received(), Err(SinkError::Exists(_))), "what has the name is not what was brought");
+    }
+
+    #[test]
+    fn what_was_whole_when_the_power_went_is_not_fetched_again() {
+        let root = tempfile::tempdir().unwrap();
+        let whole = Received { bytes: 2, digest: blake3::hash(b"ab").to_hex().to_string(), reports: Vec::new() };
+        for steps_before_the_end in ["none", "the link", "all"] {
+            let target = Target::make(root.path(), steps_before_the_end, &transfer()).unwrap();
+            fs::write(&target.part, b"ab").unwrap();
+            target.save_received(None, whole.clone()).unwrap();
+            match steps_before_the_end {
+                "none" => {}
+                "the link" => fs::hard_link(&target.part, &target.path).unwrap(),
+                _ => target.publish().unwrap(),
+            }
+            assert_eq!(target.received().unwrap().as_ref(), Some(&whole), "{steps_before_the_end}");
+            assert_eq!(fs::read(&target.path).unwrap(), b"ab", "{steps_before_the_end}");
+            assert!(!target.part.exists(), "{steps_before_the_end}");
+            target.forget_received();
+            assert_eq!(target.received().unwrap(), None, "{steps_before_the_end}");
+        }
     }
 
     #[test]

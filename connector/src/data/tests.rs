@@ -491,7 +491,17 @@ impl Wired {
         }
     }
 
+    /// A pull whose end is committed.
     async fn pull(&self, sink: SinkSpec, stop: watch::Receiver<Option<String>>) -> PullOutcome {
+        let outcome = self.pull_and_die(sink.clone(), stop).await;
+        if matches!(outcome.result, PullResult::Done { .. }) {
+            forget_received(&self.sink(), &sink, &self.job(sink.clone()).transfer);
+        }
+        outcome
+    }
+
+    /// A pull of which nobody learns how it ended.
+    async fn pull_and_die(&self, sink: SinkSpec, stop: watch::Receiver<Option<String>>) -> PullOutcome {
         // Spawned, since control does so too: it must be `Send`.
         tokio::spawn(pull(self.job(sink), self.client.clone(), stop)).await.unwrap()
     }
@@ -548,6 +558,27 @@ async fn both_sides_count_the_same_and_the_file_appears_only_whole() {
     let wrong = wired.pull(SinkSpec::Directory { path: "d".to_owned() }, unstopped()).await;
     assert!(matches!(&wrong.result, PullResult::Failed { retryable: false, reason } if reason.contains("file")));
     assert_eq!(wired.world.openings.load(Ordering::SeqCst), 1, "none of these took a use");
+}
+
+#[tokio::test]
+async fn a_pull_that_died_before_it_could_say_that_all_is_there_is_not_done_again() {
+    let wired = Wired::plain().await;
+    let (_, content) = wired.world.file(SEGMENT * 20);
+    let first = wired.pull_and_die(to_file(), unstopped()).await;
+    assert_eq!(first.result, done(&content));
+    assert_eq!(wired.pull(to_file(), unstopped()).await, first, "the same end, by the same flows");
+    assert_eq!(wired.world.openings.load(Ordering::SeqCst), 1, "no second use was taken");
+    assert_eq!(wired.left(), ["got"]);
+
+    fs::create_dir_all(wired.world.source("tree")).unwrap();
+    fs::write(wired.world.source("tree/a"), &content).unwrap();
+    let tree = SourceSpec::Directory { path: wired.world.source("tree").display().to_string() };
+    wired.world.grants.open(wired.world.spec(tree));
+    let sink = SinkSpec::Directory { path: "tree".to_owned() };
+    let first = wired.pull_and_die(sink.clone(), unstopped()).await;
+    assert!(matches!(first.result, PullResult::Done { .. }), "{first:?}");
+    assert_eq!(wired.pull(sink, unstopped()).await, first);
+    assert_eq!(wired.left(), ["got", "tree"]);
 }
 
 #[tokio::test]
