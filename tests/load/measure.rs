@@ -16,7 +16,7 @@ use crate::figures::{
 };
 use crate::nginx::Nginx;
 use crate::peer::Peer;
-use crate::space::{BROKER, CONSUMER, NGINX, PROVIDER, Program, Programs, Space};
+use crate::space::{BROKER, CONSUMER, NGINX, PROVIDER, Program, Programs, Space, cpu_seconds_of};
 
 const DATASET: &str = "urn:kontor:load:dataset";
 const OFFER: &str = "urn:kontor:load:offer";
@@ -294,38 +294,66 @@ pub(crate) async fn throughput(programs: &Programs, rounds: usize) -> Result<()>
         Some(nginx) => line("beside it", format!("{}, one worker, sendfile", nginx.words)),
         None => line("nginx", "not measured: it is not installed (apt-get install nginx-light)"),
     }
-    let (mut ours, mut theirs, mut ratios) = (vec![], vec![], vec![]);
+    let (mut ours, mut theirs) = (Streams::default(), Streams::default());
     // The first pair warms up and does not count.
     for round in 0..=rounds {
         let (url, token) = peer.data_address(&agreement).await?;
-        let (bytes, time) = peer.drain(PROVIDER, &url, Some(&token)).await?;
-        ensure!(bytes == GIB, "the provider sent {bytes} bytes");
-        let rate = 1.0 / time.as_secs_f64();
-        let mut beside = None;
+        let cpu = || pair.provider.cpu_seconds();
+        ours.measure(cpu, peer.drain(PROVIDER, &url, Some(&token))).await?;
         if let Some(nginx) = &nginx {
-            let (bytes, time) = peer.drain(NGINX, &format!("{}/large.bin", nginx.base), None).await?;
-            ensure!(bytes == GIB, "nginx sent {bytes} bytes");
-            beside = Some(1.0 / time.as_secs_f64());
+            let url = format!("{}/large.bin", nginx.base);
+            theirs.measure(|| nginx.process.cpu_seconds(), peer.drain(NGINX, &url, None)).await?;
         }
         if round == 0 {
-            continue;
-        }
-        ours.push(rate);
-        if let Some(beside) = beside {
-            theirs.push(beside);
-            ratios.push(rate / beside);
+            (ours, theirs) = (Streams::default(), Streams::default());
         }
     }
-    let words = |values: Vec<f64>, unit: &str| {
-        let (median, least, most) = spread(values);
-        format!("median {median:.2}{unit}, {least:.2} to {most:.2}")
-    };
-    line("kontor", words(ours, " GiB/s"));
-    if !theirs.is_empty() {
-        line("nginx", words(theirs, " GiB/s"));
-        line("kontor × nginx, pair by pair", words(ratios, ""));
+    ours.print("kontor");
+    if nginx.is_some() {
+        theirs.print("nginx");
+        let pairs = |ours: &[f64], theirs: &[f64]| ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
+        line("kontor × nginx, pair by pair", in_words(pairs(&ours.rates, &theirs.rates), ""));
+        line("its processor time, × nginx", in_words(pairs(&ours.server_seconds, &theirs.server_seconds), ""));
     }
     Ok(())
+}
+
+/// Streams of 1 GiB from one server.
+#[derive(Default)]
+struct Streams {
+    /// GiB/s.
+    rates: Vec<f64>,
+    /// Processor seconds of the server.
+    server_seconds: Vec<f64>,
+    /// Processor seconds of this program, the client.
+    client_seconds: Vec<f64>,
+}
+
+impl Streams {
+    async fn measure(
+        &mut self,
+        cpu_seconds: impl Fn() -> Result<f64>,
+        stream: impl Future<Output = Result<(u64, Duration)>>,
+    ) -> Result<()> {
+        let before = (cpu_seconds()?, cpu_seconds_of("self")?);
+        let (bytes, time) = stream.await?;
+        ensure!(bytes == GIB, "the server sent {bytes} bytes");
+        self.rates.push(1.0 / time.as_secs_f64());
+        self.server_seconds.push(cpu_seconds()? - before.0);
+        self.client_seconds.push(cpu_seconds_of("self")? - before.1);
+        Ok(())
+    }
+
+    fn print(&self, name: &str) {
+        line(name, in_words(self.rates.clone(), " GiB/s"));
+        line(&format!("{name}, processor time"), in_words(self.server_seconds.clone(), " s/GiB"));
+        line("its client, processor time", in_words(self.client_seconds.clone(), " s/GiB"));
+    }
+}
+
+fn in_words(values: Vec<f64>, unit: &str) -> String {
+    let (median, least, most) = spread(values);
+    format!("median {median:.2}{unit}, {least:.2} to {most:.2}")
 }
 
 /// Writes 1 GiB that does not compress, and leaves it in the page cache.

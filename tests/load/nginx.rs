@@ -12,7 +12,7 @@ const START_MAX: Duration = Duration::from_secs(10);
 
 /// A running nginx.
 pub(crate) struct Nginx {
-    _process: Process,
+    pub(crate) process: Process,
     /// Where it serves the folder.
     pub(crate) base: String,
     /// Its own name and TLS library.
@@ -67,6 +67,6 @@ impl Nginx {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Ok(Some(Self { _process: process, base: format!("https://127.0.0.1:{port}"), words }))
+        Ok(Some(Self { process, base: format!("https://127.0.0.1:{port}"), words }))
     }
 }

@@ -186,6 +186,26 @@ impl Space {
 #[derive(Debug)]
 pub(crate) struct Process(pub(crate) Child);
 
+impl Process {
+    /// Processor seconds of the process and its children so far, from `/proc/PID/stat` in steps of 10 ms.
+    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
+        let own = self.0.id().to_string();
+        let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+        std::iter::once(own.as_str()).chain(children.split_whitespace()).map(cpu_seconds_of).sum()
+    }
+}
+
+/// Processor seconds of one process, user and system; `self` is this one.
+pub(crate) fn cpu_seconds_of(process: &str) -> Result<f64> {
+    /// `USER_HZ`, the same on every Linux that Rust runs on.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name in brackets may hold anything; the twelfth and thirteenth fields after it are the times.
+    let (_, fields) = stat.rsplit_once(')').context("/proc has no such line")?;
+    let times: Vec<f64> = fields.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+    Ok(times.iter().sum::<f64>() / TICKS_PER_SECOND)
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -206,6 +226,11 @@ impl Program {
     /// One of the addresses that the program wrote down.
     pub(crate) fn text(&self, name: &str) -> Result<&str> {
         self.addresses[name].as_str().with_context(|| format!("the program did not say its `{name}`"))
+    }
+
+    /// Processor seconds so far.
+    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
+        self.process.cpu_seconds()
     }
 
     /// A line of `/proc/PID/status` in MB (10⁶ bytes): `VmRSS` now, `VmHWM` at its peak.

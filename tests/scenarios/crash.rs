@@ -170,6 +170,33 @@ async fn a_stream_goes_on_after_the_death_of_either_side() {
 }
 
 #[tokio::test]
+async fn a_death_right_after_the_file_got_its_name_costs_nothing() {
+    let space = DataSpace::new();
+    let (provider, mut consumer) = space.pair();
+    let dataset = provider.publish("fairs", &open()).await;
+    let agreement = consumer.agree(&provider, &dataset).await;
+    for round in 0..4 {
+        let name = format!("{round}.csv");
+        let here = consumer.transfer(&agreement, Some(&name)).await;
+        let file = consumer.received().join(&name);
+        while !file.exists() {
+            tokio::task::yield_now().await;
+        }
+        consumer.restart();
+        consumer.wait_transfer(&here, "COMPLETED").await;
+        let there = provider.counterpart("transfers", &here).await;
+        let theirs = provider.wait_transfer(&there, "COMPLETED").await;
+        let ours = consumer.get(&format!("/transfers/{here}")).await.ok();
+        let flows = |side: &Value| {
+            let flows = side["flows"].as_array().unwrap().iter();
+            flows.map(|flow| (flow["bytes"].clone(), flow["digest_blake3"].clone())).collect::<Vec<_>>()
+        };
+        assert_eq!(flows(&ours), flows(&theirs), "both sides hold the same flows");
+        assert_eq!(flows(&ours).len(), 1, "nothing was fetched twice");
+    }
+}
+
+#[tokio::test]
 async fn a_taken_use_is_not_forgotten_in_a_crash() {
     let space = DataSpace::new();
     let (mut provider, consumer) = space.pair();
