@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kontor_tests::terms::open;
 use kontor_tests::{DataSpace, Options, Participant};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{STRAIGHT, begun, counter_offer, step_into};
 
@@ -185,14 +185,13 @@ async fn a_death_right_after_the_file_got_its_name_costs_nothing() {
         consumer.restart();
         consumer.wait_transfer(&here, "COMPLETED").await;
         let there = provider.counterpart("transfers", &here).await;
-        let theirs = provider.wait_transfer(&there, "COMPLETED").await;
-        let ours = consumer.get(&format!("/transfers/{here}")).await.ok();
-        let flows = |side: &Value| {
-            let flows = side["flows"].as_array().unwrap().iter();
-            flows.map(|flow| (flow["bytes"].clone(), flow["digest_blake3"].clone())).collect::<Vec<_>>()
+        provider.wait_transfer(&there, "COMPLETED").await;
+        let flows = |all: Vec<Value>| -> Vec<_> {
+            all.iter().map(|flow| (flow["id"].clone(), flow["bytes"].clone(), flow["digest_blake3"].clone())).collect()
         };
-        assert_eq!(flows(&ours), flows(&theirs), "both sides hold the same flows");
-        assert_eq!(flows(&ours).len(), 1, "nothing was fetched twice");
+        let (ours, theirs) = (flows(consumer.flows(&here).await), flows(provider.flows(&there).await));
+        assert_eq!(ours, theirs, "both sides hold the same flows");
+        assert_eq!(ours.len(), 1, "nothing was fetched twice");
     }
 }
 
