@@ -311,7 +311,8 @@ pub(crate) async fn throughput(programs: &Programs, rounds: usize) -> Result<()>
     ours.print("kontor");
     if nginx.is_some() {
         theirs.print("nginx");
-        let pairs = |ours: &[f64], theirs: &[f64]| ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
+        let pairs =
+            |ours: &[f64], theirs: &[f64]| ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
         line("kontor × nginx, pair by pair", in_words(pairs(&ours.rates, &theirs.rates), ""));
         line("its processor time, × nginx", in_words(pairs(&ours.server_seconds, &theirs.server_seconds), ""));
     }
