@@ -1,0 +1,144 @@
+//! Policies, requests and states of the world made from bytes, so that the property tests (random bytes) and the
+//! fuzzers (bytes that reach new code) make the same ones. Fewer and smaller bytes make simpler ones.
+
+use jiff::Timestamp;
+use kontor_core::id::ParticipantId;
+use kontor_core::policy::{Request, World};
+use serde_json::{Value, json};
+
+/// Bytes, taken one after the other; all further ones are zero.
+pub(crate) struct Choices<'a>(pub(crate) &'a [u8]);
+
+impl Choices<'_> {
+    fn byte(&mut self) -> usize {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        usize::from(*first)
+    }
+
+    /// A number below `count`, which is at most 256.
+    pub(crate) fn below(&mut self, count: usize) -> usize {
+        self.byte() % count.max(1)
+    }
+
+    /// One of several.
+    pub(crate) fn one<T: Clone>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())].clone()
+    }
+
+    /// Yes once in `count` times.
+    pub(crate) fn once_in(&mut self, count: usize) -> bool {
+        self.below(count) == count - 1
+    }
+
+    fn some<T>(&mut self, count_max: usize, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
+        let count = self.below(count_max + 1);
+        (0..count).map(|_| make(self)).collect()
+    }
+}
+
+/// The parties, assets and times of generated policies are few, so that they often meet.
+pub(crate) const PARTIES: [&str; 3] = ["urn:me", "urn:other", "urn:third"];
+/// Assets.
+pub(crate) const ASSETS: [&str; 2] = ["urn:data:1", "urn:data:2"];
+/// Actions, each with all that include it, itself first.
+pub(crate) const ACTIONS: [(&str, &[&str]); 8] = [
+    ("use", &["use"]),
+    ("read", &["read", "use"]),
+    ("print", &["print", "use"]),
+    ("reproduce", &["reproduce", "use"]),
+    ("extract", &["extract", "reproduce", "use"]),
+    ("transfer", &["transfer"]),
+    ("sell", &["sell", "transfer"]),
+    ("write", &["modify", "use"]),
+];
+/// What durations are made of: seconds, and units without a fixed length.
+pub(crate) const DURATIONS: [&str; 8] = ["PT0S", "PT3S", "PT7S", "PT10S", "P1D", "P1M", "P1Y2M3DT4H5M6S", "P2W"];
+
+/// Instants of generated policies are a few seconds apart.
+pub(crate) fn instant(second: usize) -> Timestamp {
+    Timestamp::from_second(1_900_000_000 + second as i64).unwrap_or_default()
+}
+
+/// A policy document in compact form, sometimes with what its rules have in common said once.
+pub(crate) fn policy(choices: &mut Choices<'_>) -> Value {
+    let mut policy = json!({"@type": "Offer"});
+    for (member, counts) in [("permission", &[1, 1, 2, 3, 0]), ("prohibition", &[0, 0, 0, 1, 2])] {
+        let rules: Vec<Value> = (0..choices.one(counts)).map(|_| rule(choices)).collect();
+        if !rules.is_empty() {
+            policy[member] = json!(rules);
+        }
+    }
+    if policy.get("permission").is_none() && policy.get("prohibition").is_none() {
+        policy["permission"] = json!([{"action": "use"}]);
+    }
+    if choices.once_in(6) {
+        policy["target"] = json!(choices.one(&ASSETS));
+    }
+    if choices.once_in(6) {
+        policy["assignee"] = json!(choices.one(&PARTIES));
+    }
+    policy
+}
+
+/// A permission or prohibition.
+pub(crate) fn rule(choices: &mut Choices<'_>) -> Value {
+    let mut action = vec![if choices.once_in(4) { choices.one(&ACTIONS).0 } else { "use" }];
+    if choices.once_in(8) {
+        action.push(choices.one(&ACTIONS).0);
+    }
+    let mut rule = json!({"action": action});
+    if choices.once_in(4) {
+        rule["assignee"] = json!(choices.one(&PARTIES));
+    }
+    if choices.once_in(6) {
+        rule["target"] = if choices.once_in(3) { json!(ASSETS) } else { json!(choices.one(&ASSETS)) };
+    }
+    let constraints: Vec<Value> = (0..choices.one(&[0, 1, 1, 1, 2, 2, 3])).map(|_| constraint(choices, 3)).collect();
+    if !constraints.is_empty() {
+        rule["constraint"] = json!(constraints);
+    }
+    rule
+}
+
+/// A condition, logical ones at most `depth` deep.
+pub(crate) fn constraint(choices: &mut Choices<'_>, depth: usize) -> Value {
+    if depth > 0 && choices.once_in(3) {
+        let operand = choices.one(&["and", "or", "xone", "and", "or", "xone", "andSequence"]);
+        let mut of = vec![constraint(choices, depth - 1)];
+        of.extend(choices.some(3, |choices| constraint(choices, depth - 1)));
+        return json!({operand: of});
+    }
+    let comparison = choices.one(&["lteq", "lt", "gteq", "gt", "eq", "neq"]);
+    let atom = |left: &str, operator: &str, right: Value| json!({"leftOperand": left, "operator": operator, "rightOperand": right});
+    match choices.below(8) {
+        0..=2 => atom("dateTime", comparison, json!(instant(choices.below(12)).to_string())),
+        3 => atom("elapsedTime", comparison, json!(choices.one(&DURATIONS))),
+        4 | 5 => atom("count", comparison, json!(choices.below(5))),
+        6 => match choices.below(4) {
+            0 => atom("recipient", "eq", json!(choices.one(&PARTIES))),
+            1 => atom("recipient", "neq", json!(choices.one(&PARTIES))),
+            2 => atom("recipient", "isAnyOf", json!([choices.one(&PARTIES), choices.one(&PARTIES)])),
+            _ => atom("recipient", "isNoneOf", json!([choices.one(&PARTIES), choices.one(&PARTIES)])),
+        },
+        _ => atom("absolutePosition", comparison, json!("1")),
+    }
+}
+
+/// What is asked.
+pub(crate) fn request(choices: &mut Choices<'_>) -> Request {
+    let action = if choices.once_in(6) { choices.one(&ACTIONS).0 } else { "use" };
+    let assignee = if choices.once_in(4) { choices.one(&PARTIES) } else { PARTIES[0] };
+    let target = (!choices.once_in(3)).then(|| choices.one(&ASSETS).to_owned());
+    #[expect(clippy::unwrap_used, reason = "the parties are above")]
+    Request { action: action.to_owned(), assignee: ParticipantId::parse(assignee).unwrap(), target }
+}
+
+/// What is known.
+pub(crate) fn world(choices: &mut Choices<'_>) -> World {
+    World {
+        now: instant(choices.below(9)),
+        agreed_at: (!choices.once_in(4)).then(|| instant(choices.below(8))),
+        uses: (!choices.once_in(4)).then(|| 1 + choices.below(5) as u64),
+    }
+}

@@ -1,0 +1,197 @@
+//! The reference: `SEMANTICS.md` read off the compact document, one sentence after the other, by brute force. It
+//! shares no code with the engine, knows only what [`super::generate`] makes, and is slow.
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Span, Timestamp};
+use kontor_core::policy::{Request, World};
+use serde_json::Value;
+
+use super::generate::ACTIONS;
+
+/// S1 and S2: some permission holds, and every prohibition is known not to.
+pub(crate) fn allowed(policy: &Value, request: &Request, world: &World) -> bool {
+    let holds = |member: &str| -> Vec<Option<bool>> {
+        atomised(policy, member).iter().map(|rule| rule_holds(rule, request, world)).collect()
+    };
+    holds("permission").contains(&Some(true)) && holds("prohibition").iter().all(|truth| *truth == Some(false))
+}
+
+/// S10: the first instant after now at which [`allowed`] has another answer, found by asking at every instant that
+/// the policy names and a nanosecond to either side.
+pub(crate) fn valid_until(policy: &Value, request: &Request, world: &World) -> Option<Timestamp> {
+    let at = |now: Timestamp| allowed(policy, request, &World { now, ..world.clone() });
+    let now = at(world.now);
+    let nano = SignedDuration::from_nanos(1);
+    let mut instants = Vec::new();
+    named_instants(policy, world, &mut instants);
+    let mut probes: Vec<Timestamp> = instants
+        .into_iter()
+        .flat_map(|instant| [instant.checked_sub(nano).ok(), Some(instant), instant.checked_add(nano).ok()])
+        .flatten()
+        .filter(|probe| *probe > world.now)
+        .collect();
+    probes.sort();
+    probes.into_iter().find(|probe| at(*probe) != now)
+}
+
+/// S12: the last use before the first one that is denied, from the present use on if it is allowed, else from the
+/// first. `None` where no use up to one that no condition names is denied.
+pub(crate) fn uses_max(policy: &Value, request: &Request, world: &World) -> Option<u64> {
+    let at = |uses: u64| allowed(policy, request, &World { uses: Some(uses), ..world.clone() });
+    let from = if allowed(policy, request, world) { world.uses.unwrap_or(1) } else { 1 };
+    let mut counts = vec![0];
+    named_counts(policy, &mut counts);
+    let beyond = counts.into_iter().max().unwrap_or(0).max(from) + 2;
+    (from..=beyond).find(|uses| !at(*uses)).map(|uses| uses.saturating_sub(1))
+}
+
+/// S15: each action, target and assignee of its own; what the rule does not say, the policy says.
+fn atomised(policy: &Value, member: &str) -> Vec<Value> {
+    let mut rules = Vec::new();
+    for rule in many(policy.get(member)) {
+        let own = |name: &str| -> Vec<Option<Value>> {
+            let values = many(rule.get(name).or_else(|| policy.get(name)));
+            if values.is_empty() { vec![None] } else { values.into_iter().map(Some).collect() }
+        };
+        for action in own("action") {
+            for target in own("target") {
+                for assignee in own("assignee") {
+                    let mut one = rule.clone();
+                    one["action"] = action.clone().unwrap_or_default();
+                    one["target"] = target.clone().unwrap_or_default();
+                    one["assignee"] = assignee.clone().unwrap_or_default();
+                    one["is"] = Value::from(member);
+                    rules.push(one);
+                }
+            }
+        }
+    }
+    rules
+}
+
+/// S3: all that a rule asks for.
+fn rule_holds(rule: &Value, request: &Request, world: &World) -> Option<bool> {
+    let mut truths = vec![about_action(rule, request)];
+    for (named, asked) in
+        [(&rule["target"], request.target.as_deref()), (&rule["assignee"], Some(request.assignee.as_str()))]
+    {
+        // S6: what is absent is open; what is present must be asked for.
+        truths.push(match (named.as_str(), asked) {
+            (None, _) => Some(true),
+            (Some(named), Some(asked)) => Some(named == asked),
+            (Some(_), None) => None,
+        });
+    }
+    truths.extend(many(rule.get("constraint")).iter().map(|constraint| holds(constraint, request, world)));
+    every_way(&truths, &|truths| truths.iter().all(|truth| *truth))
+}
+
+/// S6: a rule is about its action and what is included in it; whoever prohibits a part leaves the whole in doubt.
+fn about_action(rule: &Value, request: &Request) -> Option<bool> {
+    let wider =
+        |name: &str| -> &[&str] { ACTIONS.iter().find(|(action, _)| *action == name).map_or(&[], |found| found.1) };
+    let (named, asked) = (wider(rule["action"].as_str()?), wider(&request.action));
+    if asked.contains(named.first()?) {
+        Some(true)
+    } else if rule["is"] == "prohibition" && named.contains(asked.first()?) {
+        None
+    } else {
+        Some(false)
+    }
+}
+
+/// S4: whether a condition holds, where that is known.
+fn holds(constraint: &Value, request: &Request, world: &World) -> Option<bool> {
+    for operand in ["and", "or", "xone", "andSequence"] {
+        if let Some(of) = constraint.get(operand) {
+            let truths: Vec<Option<bool>> = many(Some(of)).iter().map(|one| holds(one, request, world)).collect();
+            let count = |truths: &[bool]| truths.iter().filter(|truth| **truth).count();
+            return match operand {
+                "and" => every_way(&truths, &|truths| count(truths) == truths.len()),
+                "or" => every_way(&truths, &|truths| count(truths) > 0),
+                "xone" => every_way(&truths, &|truths| count(truths) == 1),
+                // The order in which conditions came to hold is not watched.
+                _ => every_way(&truths, &|truths| count(truths) == truths.len()).filter(|all| !all),
+            };
+        }
+    }
+    let operator = constraint["operator"].as_str()?;
+    let right = many(constraint.get("rightOperand"));
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let first = text(right.first()?);
+    match constraint["leftOperand"].as_str()? {
+        "dateTime" => compares(operator, &world.now, &first.parse().ok()?),
+        "elapsedTime" => compares(operator, &world.now, &after(world.agreed_at?, &first)?),
+        "count" => compares(operator, &world.uses?, &first.parse().ok()?),
+        "recipient" => {
+            let inside = right.iter().any(|one| text(one) == request.assignee.as_str());
+            match operator {
+                "eq" | "isAnyOf" => Some(inside),
+                "neq" | "isNoneOf" => Some(!inside),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// What follows whichever way the unknown ones turn out; `None` where that is not one thing.
+fn every_way(truths: &[Option<bool>], of: &dyn Fn(&[bool]) -> bool) -> Option<bool> {
+    let unknown: Vec<usize> = (0..truths.len()).filter(|at| truths[*at].is_none()).collect();
+    let mut answers = (0..1_u32 << unknown.len()).map(|way| {
+        let mut known: Vec<bool> = truths.iter().map(|truth| truth.unwrap_or_default()).collect();
+        for (bit, at) in unknown.iter().enumerate() {
+            known[*at] = way >> bit & 1 == 1;
+        }
+        of(&known)
+    });
+    let first = answers.next()?;
+    answers.all(|answer| answer == first).then_some(first)
+}
+
+fn compares<T: PartialOrd>(operator: &str, found: &T, wanted: &T) -> Option<bool> {
+    Some(match operator {
+        "eq" => found == wanted,
+        "neq" => found != wanted,
+        "lt" => found < wanted,
+        "lteq" => found <= wanted,
+        "gt" => found > wanted,
+        "gteq" => found >= wanted,
+        _ => return None,
+    })
+}
+
+/// S9: so long after an instant, by the calendar in UTC.
+fn after(start: Timestamp, duration: &str) -> Option<Timestamp> {
+    let span: Span = duration.parse().ok()?;
+    Some(start.to_zoned(TimeZone::UTC).checked_add(span).ok()?.timestamp())
+}
+
+fn named_instants(value: &Value, world: &World, instants: &mut Vec<Timestamp>) {
+    match value {
+        Value::String(text) => {
+            instants.extend(text.parse::<Timestamp>());
+            instants.extend(world.agreed_at.and_then(|agreed| after(agreed, text)));
+        }
+        Value::Array(all) => all.iter().for_each(|one| named_instants(one, world, instants)),
+        Value::Object(members) => members.values().for_each(|one| named_instants(one, world, instants)),
+        _ => {}
+    }
+}
+
+fn named_counts(value: &Value, counts: &mut Vec<u64>) {
+    match value {
+        Value::Number(number) => counts.extend(number.as_u64()),
+        Value::Array(all) => all.iter().for_each(|one| named_counts(one, counts)),
+        Value::Object(members) => members.values().for_each(|one| named_counts(one, counts)),
+        _ => {}
+    }
+}
+
+fn many(value: Option<&Value>) -> Vec<Value> {
+    match value {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(all)) => all.clone(),
+        Some(one) => vec![one.clone()],
+    }
+}
