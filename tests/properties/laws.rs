@@ -83,7 +83,7 @@ fn blinder(world: &World) -> Vec<World> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// S1 to S6, S8, S9, S11, S14.
     #[test]
