@@ -223,6 +223,7 @@ async fn run(settings: Settings) -> Result<()> {
         Some(file) => Rules::load(settings.automation.approval, file)?,
         None => Rules::built_in(settings.automation.approval),
     };
+    let rules = rules.narrower(settings.automation.narrower);
     let data_limits = DataLimits {
         flows_max: settings.data.flows_max.unwrap_or(DataLimits::default().flows_max),
         ..DataLimits::default()

@@ -189,17 +189,26 @@ fn lease_seconds_default() -> u64 {
 }
 
 /// What is decided without a person.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Automation {
     /// `automatic` agrees to requests that mean the same as a published offer; `manual` asks a
     /// person for every agreement. Default `automatic`.
     pub approval: Approval,
+    /// `automatic` agrees also to requests that are narrower than a published offer, which allow
+    /// nothing that was not offered; `manual` asks a person. Default `manual`.
+    pub narrower: Approval,
     /// A file with further rules, see the sample settings. Default: none.
     pub rules: Option<PathBuf>,
 }
 
-/// Who agrees to a request that means the same as a published offer.
+impl Default for Automation {
+    fn default() -> Self {
+        Self { approval: Approval::Automatic, narrower: Approval::Manual, rules: None }
+    }
+}
+
+/// Who agrees to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Approval {
@@ -374,6 +383,13 @@ impl Settings {
                     format!("`{listen}` is not loopback; `127.0.0.1:0` would have passed"),
                 ));
             }
+        }
+        if self.automation.approval == Approval::Manual && self.automation.narrower == Approval::Automatic {
+            return Err(value(
+                "automation.narrower",
+                "`automatic` would agree to less than what `approval` leaves to a person; `manual` would have passed"
+                    .to_owned(),
+            ));
         }
         for (index, broker) in self.brokers.iter().enumerate() {
             ParticipantId::parse(broker.participant_id.as_str())

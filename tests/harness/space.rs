@@ -27,6 +27,10 @@ pub struct Options {
     pub no_egress: bool,
     /// Writing a file beyond so many KiB fails, as on a full disk.
     pub file_kib_max: Option<u64>,
+    /// More keys of the section `automation`, TOML.
+    pub automation: String,
+    /// A file of rules, TOML; none where it is empty.
+    pub rules: String,
     /// More settings, TOML; top-level keys only in tables of their own.
     pub extra: String,
 }
@@ -159,12 +163,12 @@ impl DataSpace {
         let files = self.issue(name, &request(&id));
         let folder = self.dir.path().join(name);
         std::fs::create_dir_all(folder.join("state")).unwrap();
-        let rules = if options.manual {
-            std::fs::write(folder.join("rules.toml"), hold_all()).unwrap();
-            "rules = \"rules.toml\"\n"
-        } else {
-            ""
-        };
+        let rules = if options.manual { hold_all() } else { options.rules.clone() };
+        let mut automation = options.automation.clone();
+        if !rules.is_empty() {
+            std::fs::write(folder.join("rules.toml"), rules).unwrap();
+            automation.push_str("\nrules = \"rules.toml\"\n");
+        }
         let egress = if options.no_egress { "" } else { "[egress]\nallow_networks = [\"127.0.0.0/8\"]\n" };
         let brokers = match &self.broker {
             None => String::new(),
@@ -176,7 +180,7 @@ impl DataSpace {
         let settings = format!(
             "participant_id = \"{id}\"\ntitle = \"{name} of the story\"\ndata_dir = {:?}\n\
              [protocol]\nlisten = \"127.0.0.1:0\"\n[management]\nlisten = \"127.0.0.1:0\"\n\
-             [automation]\n{rules}[delivery]\nbackoff_ms = 50\nbackoff_ms_max = 400\ntimeout_ms = 2000\n\
+             [automation]\n{automation}\n[delivery]\nbackoff_ms = 50\nbackoff_ms_max = 400\ntimeout_ms = 2000\n\
              {egress}{brokers}{}{}",
             folder.join("state"),
             // Looked at every second, so that a new certificate needs no restart of a test's patience.

@@ -1,8 +1,8 @@
 //! Negotiations between two connectors.
 
 use kontor_tests::terms::{open, times, urn};
-use kontor_tests::{DataSpace, Options, terms};
-use serde_json::json;
+use kontor_tests::{DataSpace, Options, Participant, terms};
+use serde_json::{Value, json};
 
 use crate::{begun, counter_offer, drive};
 
@@ -208,4 +208,84 @@ async fn a_peer_cannot_tell_an_unknown_negotiation_from_somebody_elses() {
         .await
         .refused(404, &["NegotiationError"]);
     assert_eq!(provider.negotiation(&there).await["state"], "REQUESTED");
+}
+
+/// Asks for a dataset's offer under other terms; returns the negotiation's identifiers at consumer and provider.
+async fn asked_for(provider: &Participant, consumer: &Participant, dataset: &str, wish: &Value) -> (String, String) {
+    let wish = terms::offer(wish, "urn:story:offer:fairs", dataset, &provider.id);
+    let asked = json!({ "counterparty": provider.id, "address": provider.address(), "offer": wish });
+    let here = kontor_tests::participant::id_of(&consumer.post("/negotiations", asked).await.ok());
+    let there = provider.counterpart("negotiations", &here).await;
+    (here, there)
+}
+
+#[tokio::test]
+async fn a_request_shows_how_it_compares_with_the_offer() {
+    let space = DataSpace::new();
+    let (provider, consumer) = space.pair();
+    let dataset = provider.publish("fairs", &times(5)).await;
+    let (here, there) = asked_for(&provider, &consumer, &dataset, &times(9)).await;
+    let asked = provider.wait_negotiation(&there, "REQUESTED").await;
+    assert_eq!(asked["relation"], "wider", "{asked:#}");
+    assert_eq!(asked["difference"]["path"], "permission[0].constraint[0]", "{asked:#}");
+    let message = asked["difference"]["message"].as_str().unwrap();
+    assert!(message.contains("at most 9 uses") && message.contains("at most 5 uses"), "{message}");
+    let line = provider.audit(&there).await;
+    assert!(line.iter().any(|line| line["event"] == "negotiation.compared"), "{line:#?}");
+    // Whoever is refused without another reason learns where it went too far.
+    provider.act(&there, "terminate", json!({})).await.ok();
+    let ended = consumer.wait_negotiation(&here, "TERMINATED").await;
+    let reason = ended["ended"]["reason"][0].as_str().unwrap();
+    assert!(reason.contains("go beyond what is offered") && reason.contains("at most 5 uses"), "{ended:#}");
+
+    let (_, there) = asked_for(&provider, &consumer, &dataset, &times(2)).await;
+    let asked = provider.wait_negotiation(&there, "REQUESTED").await;
+    assert_eq!(asked["relation"], "narrower", "{asked:#}");
+}
+
+#[tokio::test]
+async fn a_narrower_request_is_agreed_to_where_the_operator_says_so() {
+    let space = DataSpace::new();
+    let options = Options { automation: "narrower = \"automatic\"".to_owned(), ..Options::default() };
+    let (provider, consumer) = (space.participant_with("provider", &options), space.participant("consumer"));
+    let dataset = provider.publish("fairs", &times(5)).await;
+    let (here, _) = asked_for(&provider, &consumer, &dataset, &times(2)).await;
+    let done = consumer.wait_negotiation(&here, "FINALIZED").await;
+    assert!(done["agreement"]["policy"].to_string().contains("\"2\""), "{done:#}");
+    let (_, there) = asked_for(&provider, &consumer, &dataset, &times(6)).await;
+    let asked = provider.wait_negotiation(&there, "REQUESTED").await;
+    assert_eq!((asked["relation"].as_str(), asked["pending"].is_null()), (Some("wider"), true), "{asked:#}");
+}
+
+#[tokio::test]
+async fn rules_answer_what_goes_too_far_with_the_published_offer_or_with_the_difference() {
+    let space = DataSpace::new();
+    let rule = |relation: &str, action: &str| {
+        format!(
+            "[[rule]]\nmachine = \"negotiation\"\nrole = \"provider\"\nstate = \"REQUESTED\"\n\
+             relation = [\"{relation}\"]\naction = \"{action}\"\n"
+        )
+    };
+    let options = Options { rules: rule("wider", "counter") + &rule("conflict", "terminate"), ..Options::default() };
+    let (provider, consumer) = (space.participant_with("provider", &options), space.participant("consumer"));
+    let dataset = provider.publish("fairs", &times(5)).await;
+
+    let (here, there) = asked_for(&provider, &consumer, &dataset, &times(9)).await;
+    let offered = consumer.wait_negotiation(&here, "OFFERED").await;
+    assert!(offered["offer"].to_string().contains("\"5\""), "the offer is not the published one: {offered:#}");
+    // To the consumer it is narrower than its wish, which a person accepts.
+    assert_eq!(offered["relation"], "narrower", "{offered:#}");
+    consumer.act(&here, "accept", json!({})).await.ok();
+    let done = consumer.wait_negotiation(&here, "FINALIZED").await;
+    assert!(done["agreement"]["policy"].to_string().contains("\"5\""), "{done:#}");
+    provider.wait_negotiation(&there, "FINALIZED").await;
+
+    let elsewhere = terms::under("elapsedTime", "lteq", "P1D");
+    let (here, _) = asked_for(&provider, &consumer, &dataset, &elsewhere).await;
+    let ended = consumer.wait_negotiation(&here, "TERMINATED").await;
+    let reason = ended["ended"]["reason"].to_string();
+    assert!(reason.contains("by a rule") && reason.contains("at most 5 uses"), "{ended:#}");
+
+    // What means the same is agreed to as ever: no rule is about it.
+    consumer.agree(&provider, &dataset).await;
 }

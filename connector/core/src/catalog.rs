@@ -5,8 +5,8 @@ use kontor_vocab::odrl::PolicyDocument;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DatasetId, OfferId, ParticipantId};
-use crate::negotiation::{Offer, OfferKind};
-use crate::policy;
+use crate::negotiation::{Offer, OfferKind, Related};
+use crate::policy::{self, Compared, RelationKind};
 use crate::refusal::{Fault, Refusal};
 
 /// An offer that the provider put up: a usage policy for a dataset, and who may see it.
@@ -84,7 +84,7 @@ pub fn relate(
     requested: &Offer,
     peer: &ParticipantId,
     now: Timestamp,
-) -> Result<OfferKind, Refusal> {
+) -> Result<Related, Refusal> {
     let mut of_dataset = offers.iter().filter(|offer| visible(offer, peer, now).is_ok());
     // One sentence for "unknown" and for "not for you": a peer learns nothing by asking.
     let Some(published) = of_dataset.find(|offer| offer.id == requested.id) else {
@@ -107,8 +107,20 @@ pub fn relate(
         .cure(format!("`{}`", published.dataset)));
     }
     policy::enforceable(&requested.policy)?;
-    Ok(match policy::same_terms(&published.policy, &requested.policy) {
-        Ok(()) => OfferKind::Published,
-        Err(_) => OfferKind::Counter,
-    })
+    Ok(related(&published.policy.clone().with("target", published.dataset.as_str()), &requested.policy))
+}
+
+/// How terms that somebody sent relate to those that they should be: with the same terms they are
+/// equal, whoever is named as a party; otherwise the first difference is named.
+#[must_use]
+pub fn related(ours: &PolicyDocument, theirs: &PolicyDocument) -> Related {
+    if policy::same_terms(ours, theirs).is_ok() {
+        let equal = Compared { relation: RelationKind::Equal, difference: None };
+        return Related { kind: OfferKind::Published, compared: Some(equal) };
+    }
+    let compared = match (policy::parse(ours), policy::parse(theirs)) {
+        (Ok(ours), Ok(theirs)) => Some(policy::compared(&ours, &theirs)),
+        (Err(_), _) | (_, Err(_)) => None,
+    };
+    Related { kind: OfferKind::Counter, compared }
 }

@@ -11,7 +11,7 @@ pub mod state;
 mod step;
 mod table;
 
-pub use message::{Agreement, Message, Offer, OfferKind};
+pub use message::{Agreement, Message, Offer, OfferKind, Related};
 pub use state::{Ended, Negotiation, Pending, ROUNDS_MAX, Role, State, StateName};
 pub use step::{Command, Facts, Failure, Input, Outcome, Received, agreement_from};
 pub use table::{MessageName, next_state};

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::ParticipantId;
 
-pub use compare::{Relation, compare};
+pub use compare::{Compared, Difference, Relation, RelationKind, compare, compared};
 pub use enforce::{ACTIONS_ENFORCED, OPERANDS_ENFORCED, PROFILES_KNOWN, enforceable, refusal, unenforceable};
 pub use evaluate::{REASONS_MAX, could_allow, evaluate, first_allowed};
 pub use literal::{DURATION_YEARS_MAX, Duration};

@@ -8,6 +8,7 @@ use jiff::SignedDuration;
 use kontor_core::catalog::{Audience, PublishedOffer, relate, visible};
 use kontor_core::id::{DatasetId, OfferId};
 use kontor_core::negotiation::{Offer, OfferKind, Role};
+use kontor_core::policy::RelationKind;
 use kontor_core::refusal::Fault;
 use serde_json::{Value, json};
 
@@ -77,12 +78,18 @@ fn a_request_is_published_or_a_counter() {
     let peer = participant(Role::Consumer);
     let offers = [published("urn:offer:1", Audience::Everyone, until("lt", 60))];
     let mut request = take(&offers[0]);
-    assert_eq!(relate(&offers, &request, &peer, now()), Ok(OfferKind::Published));
-    request.policy = policy(json!({
-        "@id": "urn:offer:1", "@type": "Offer", "target": "urn:data:1",
-        "permission": [{ "action": "use", "constraint": [until("lt", 120)] }]
-    }));
-    assert_eq!(relate(&offers, &request, &peer, now()), Ok(OfferKind::Counter));
+    let relation = |request: &Offer| {
+        let related = relate(&offers, request, &peer, now()).unwrap();
+        (related.kind, related.compared.map(|compared| compared.relation))
+    };
+    assert_eq!(relation(&request), (OfferKind::Published, Some(RelationKind::Equal)));
+    for (seconds, expected) in [(120, RelationKind::Wider), (30, RelationKind::Narrower)] {
+        request.policy = policy(json!({
+            "@id": "urn:offer:1", "@type": "Offer", "target": "urn:data:1",
+            "permission": [{ "action": "use", "constraint": [until("lt", seconds)] }]
+        }));
+        assert_eq!(relation(&request), (OfferKind::Counter, Some(expected)));
+    }
 }
 
 #[test]

@@ -303,7 +303,7 @@ fn terms_that_cannot_be_taken_up_refuse_both_directions() {
 #[test]
 fn the_kind_of_the_terms_is_kept() {
     let mut facts = terms("urn:m");
-    facts.terms = Ok(OfferKind::Published);
+    facts.terms = Ok(OfferKind::Published.into());
     let next = hear_as(negotiation(Role::Provider), ask("urn:offer:asked"), &facts).unwrap().next;
     assert!(matches!(next.state, n::State::Requested { kind: OfferKind::Published, .. }));
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kontor_core::effect::{Effect, Outgoing, Record, StopReason};
 use kontor_core::id::{AgreementId, MessageId, ProcessId};
-use kontor_core::negotiation::{self, Negotiation, OfferKind};
+use kontor_core::negotiation::{self, Negotiation, OfferKind, Related};
 use kontor_core::refusal::Refusal;
 use kontor_core::transfer::{self, Transfer};
 
@@ -33,7 +33,7 @@ pub struct Advanced<T> {
 }
 
 /// What the terms of an offer are to us, given the negotiation that it came in.
-pub type Terms<'a> = &'a (dyn Fn(&Negotiation) -> Result<OfferKind, Refusal> + Send + Sync);
+pub type Terms<'a> = &'a (dyn Fn(&Negotiation) -> Result<Related, Refusal> + Send + Sync);
 
 /// A negotiation's step with everything that rules decided after it, ready to be committed.
 struct Settled<T> {
@@ -85,7 +85,7 @@ impl Control {
         terms: Terms<'_>,
         batch: Batch,
     ) -> Result<Advanced<Negotiation>, ControlError> {
-        let settled = self.settle_negotiation(negotiation, input, terms, batch)?;
+        let settled = self.settle_negotiation(negotiation, input, terms, batch).await?;
         let Settled { next, mut batch, outgoing, later, entered, changed, .. } = settled;
         if changed {
             batch.negotiation = Some((next.clone(), version));
@@ -101,7 +101,7 @@ impl Control {
         Ok(Advanced { value: next, outgoing })
     }
 
-    fn settle_negotiation(
+    async fn settle_negotiation(
         &self,
         negotiation: Negotiation,
         input: Option<negotiation::Input>,
@@ -137,8 +137,11 @@ impl Control {
                 settled.later = Some(decision);
                 break;
             }
-            let Some(command) = negotiation_command(decision.action, &settled.next) else { break };
-            let facts = negotiation::Facts { now, message_id: self.fresh_message_id(), terms: terms(&settled.next) };
+            let Some(command) = self.negotiation_command(decision.action, &settled.next).await? else { break };
+            // What a rule offers is what is published, or on the table and judged before.
+            let terms =
+                if decision.action == Action::Counter { Ok(OfferKind::Published.into()) } else { terms(&settled.next) };
+            let facts = negotiation::Facts { now, message_id: self.fresh_message_id(), terms };
             match settled.next.clone().step(negotiation::Input::Decided(command), &facts) {
                 Ok(outcome) if outcome.changed => self.take_negotiation(outcome, &mut settled, now),
                 Ok(_) => break,
@@ -425,10 +428,9 @@ impl Control {
             if now.value.state != negotiation.state || now.value.pending.is_some() {
                 return;
             }
-            let Some(command) = negotiation_command(decision.action, &now.value) else { return };
-            let published = |_: &Negotiation| Ok(OfferKind::Published);
+            let Ok(Some(command)) = control.negotiation_command(decision.action, &now.value).await else { return };
             let input = negotiation::Input::Decided(command);
-            match control.advance_negotiation(&negotiation.id, input, &published, None).await {
+            match control.advance_negotiation(&negotiation.id, input, &super::negotiation::published, None).await {
                 Ok(advanced) => control.send(advanced.outgoing),
                 Err(error) => tracing::warn!(negotiation.id = %negotiation.id, %error, "a rule's decision failed"),
             }
@@ -468,7 +470,30 @@ impl Control {
     }
 }
 
-/// What a rule's action means for a negotiation that stands like this.
+impl Control {
+    /// What a rule's action means for a negotiation that stands like this; `None` where it means
+    /// nothing.
+    async fn negotiation_command(
+        &self,
+        action: Action,
+        negotiation: &Negotiation,
+    ) -> Result<Option<negotiation::Command>, ControlError> {
+        if action != Action::Counter {
+            return Ok(negotiation_command(action, negotiation));
+        }
+        let Some(asked) = negotiation.offer() else { return Ok(None) };
+        let published = self.parts.store.offers_of(&asked.target).await?;
+        let published = published.into_iter().map(|record| record.offer).find(|offer| offer.id == asked.id);
+        // An offer that was withdrawn meanwhile is not made again.
+        Ok(published.map(|offer| {
+            let policy = offer.policy.with("target", offer.dataset.as_str());
+            let offer = negotiation::Offer { id: offer.id, target: offer.dataset, policy };
+            negotiation::Command::Offer { offer }
+        }))
+    }
+}
+
+/// What a rule's action means for a negotiation that stands like this, beside a counter-offer.
 fn negotiation_command(action: Action, negotiation: &Negotiation) -> Option<negotiation::Command> {
     use negotiation::Command;
     Some(match action {
@@ -480,9 +505,11 @@ fn negotiation_command(action: Action, negotiation: &Negotiation) -> Option<nego
         Action::Finalize => Command::Finalize,
         Action::Terminate => Command::Terminate {
             code: Some("rule".to_owned()),
-            reason: vec!["ended by a rule of the operator".to_owned()],
+            reason: std::iter::once("ended by a rule of the operator".to_owned())
+                .chain(negotiation.objection())
+                .collect(),
         },
-        Action::Hold | Action::Start | Action::Suspend | Action::Complete => return None,
+        Action::Hold | Action::Counter | Action::Start | Action::Suspend | Action::Complete => return None,
     })
 }
 

@@ -11,8 +11,9 @@
 //! role = "provider"            # or "consumer"
 //! state = "REQUESTED"
 //! subject = "urn:data:1"       # dataset (negotiation) or agreement (transfer); absent: all
+//! relation = ["wider"]         # negotiation: only where the peer's terms are equal narrower wider conflict unknown; absent: any
 //! visit = 1                    # only the n-th time that the state is entered; absent: always
-//! action = "hold"              # request offer accept agree verify finalize terminate
+//! action = "hold"              # request offer counter accept agree verify finalize terminate
 //!                              # start suspend complete, or hold
 //! after_ms = 0                 # waits before it acts
 //! ```
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use kontor_core::id::ProcessId;
 use kontor_core::negotiation::{Negotiation, OfferKind, Role, State, StateName};
+use kontor_core::policy::RelationKind;
 use kontor_core::transfer::{self, Transfer};
 use serde::Deserialize;
 
@@ -66,6 +68,8 @@ pub enum Action {
     Request,
     /// Provider: offer what is on the table.
     Offer,
+    /// Provider: offer what is published instead of what was asked for.
+    Counter,
     /// Consumer: accept.
     Accept,
     /// Provider: agree.
@@ -94,6 +98,8 @@ pub struct Rule {
     #[serde(default)]
     subject: Option<String>,
     #[serde(default)]
+    relation: Option<Vec<RelationKind>>,
+    #[serde(default)]
     visit: Option<u32>,
     action: Action,
     #[serde(default)]
@@ -120,6 +126,7 @@ pub struct Decision {
 #[derive(Debug)]
 pub struct Rules {
     approval: Approval,
+    narrower: Approval,
     rules: Vec<Rule>,
     /// How often a process entered a state; kept only when a rule counts visits.
     visits: Mutex<HashMap<(ProcessId, &'static str), u32>>,
@@ -129,7 +136,13 @@ impl Rules {
     /// The built-in rules alone.
     #[must_use]
     pub fn built_in(approval: Approval) -> Self {
-        Self { approval, rules: Vec::new(), visits: Mutex::default() }
+        Self { approval, narrower: Approval::Manual, rules: Vec::new(), visits: Mutex::default() }
+    }
+
+    /// The same, with who agrees to requests that are narrower than a published offer.
+    #[must_use]
+    pub fn narrower(self, narrower: Approval) -> Self {
+        Self { narrower, ..self }
     }
 
     /// The built-in rules behind those of a file.
@@ -163,8 +176,21 @@ impl Rules {
                     rule: format!("`{}` is no state; {} would have passed", rule.state, names.join(", ")),
                 });
             }
+            let brings_terms = match rule.role {
+                Role::Provider => "REQUESTED",
+                Role::Consumer => "OFFERED",
+            };
+            if rule.relation.is_some() && (rule.machine != Machine::Negotiation || rule.state != brings_terms) {
+                return Err(SettingsError::Value {
+                    key: "automation.rules: relation".to_owned(),
+                    rule: format!(
+                        "terms of the peer are on the table in REQUESTED (provider) and OFFERED (consumer) of a negotiation, not in {}",
+                        rule.state
+                    ),
+                });
+            }
         }
-        Ok(Self { approval, rules: file.rule, visits: Mutex::default() })
+        Ok(Self { approval, narrower: Approval::Manual, rules: file.rule, visits: Mutex::default() })
     }
 
     /// Notes the states that a process entered in a step that was committed, for rules that count
@@ -192,15 +218,23 @@ impl Rules {
             None => negotiation.agreement().map(|agreement| agreement.target.as_str()).into_iter().collect(),
         };
         let state = negotiation.state.name();
-        if let Some(found) =
-            self.of_file(Machine::Negotiation, negotiation.role, state.as_str(), &subjects, &negotiation.id, entered)
-        {
+        let relation = negotiation.compared.as_ref().map(|compared| compared.relation);
+        let process = (&negotiation.id, entered);
+        let asked = (Machine::Negotiation, negotiation.role, state.as_str());
+        if let Some(found) = self.of_file(asked, &subjects, relation, process) {
             return found;
         }
         let at_once = |action| Some(Decision { action, after: Duration::ZERO });
         let automatic = self.approval == Approval::Automatic;
         match (negotiation.role, &negotiation.state) {
             (Role::Provider, State::Requested { kind: OfferKind::Published, .. }) if automatic => {
+                at_once(Action::Agree)
+            }
+            (Role::Provider, State::Requested { .. })
+                if automatic
+                    && self.narrower == Approval::Automatic
+                    && matches!(relation, Some(RelationKind::Equal | RelationKind::Narrower)) =>
+            {
                 at_once(Action::Agree)
             }
             // What the consumer accepted is an offer that we made ourselves.
@@ -217,9 +251,8 @@ impl Rules {
     pub fn transfer(&self, transfer: &Transfer, entered: &[&'static str]) -> Option<Decision> {
         let subjects = [transfer.agreement.as_str(), transfer.dataset.as_str()];
         let state = transfer.state.name();
-        if let Some(found) =
-            self.of_file(Machine::Transfer, transfer.role, state.as_str(), &subjects, &transfer.id, entered)
-        {
+        let asked = (Machine::Transfer, transfer.role, state.as_str());
+        if let Some(found) = self.of_file(asked, &subjects, None, (&transfer.id, entered)) {
             return found;
         }
         match (transfer.role, state) {
@@ -233,18 +266,17 @@ impl Rules {
     /// `Some(None)` is a rule that holds.
     fn of_file(
         &self,
-        machine: Machine,
-        role: Role,
-        state: &'static str,
+        (machine, role, state): (Machine, Role, &'static str),
         subjects: &[&str],
-        process: &ProcessId,
-        entered: &[&'static str],
+        relation: Option<RelationKind>,
+        (process, entered): (&ProcessId, &[&'static str]),
     ) -> Option<Option<Decision>> {
         let rule = self.rules.iter().find(|rule| {
             rule.machine == machine
                 && rule.role == role
                 && rule.state == state
                 && rule.subject.as_deref().is_none_or(|subject| subjects.contains(&subject))
+                && rule.relation.as_ref().is_none_or(|wanted| relation.is_some_and(|found| wanted.contains(&found)))
                 && rule.visit.is_none_or(|wanted| self.visits_of(process, state, entered) == wanted)
         })?;
         Some(match rule.action {
@@ -290,8 +322,8 @@ mod tests {
 
     fn decided(rules: &Rules, process: &str, entered: &[&'static str]) -> Option<Action> {
         let process = ProcessId::parse(process).unwrap();
-        let found =
-            rules.of_file(Machine::Negotiation, Role::Provider, "REQUESTED", &["urn:data:1"], &process, entered);
+        let asked = (Machine::Negotiation, Role::Provider, "REQUESTED");
+        let found = rules.of_file(asked, &["urn:data:1"], None, (&process, entered));
         found.unwrap().map(|decision| decision.action)
     }
 
@@ -316,6 +348,25 @@ mod tests {
         assert_eq!(state_entered("transfer.started"), Some("STARTED"));
         assert_eq!(state_entered("negotiation.intended"), None);
         assert_eq!(state_entered("transfer.offered"), None);
+    }
+
+    #[test]
+    fn a_rule_can_ask_how_the_terms_compare() {
+        let text = RULES.replacen("visit = 2", "relation = [\"wider\", \"conflict\"]", 1);
+        let rules = Rules::parse(Approval::Automatic, &text).unwrap();
+        let process = ProcessId::parse("urn:p:1").unwrap();
+        let decided = |relation| {
+            let asked = (Machine::Negotiation, Role::Provider, "REQUESTED");
+            rules.of_file(asked, &["urn:data:1"], relation, (&process, &["REQUESTED"])).unwrap()
+        };
+        assert_eq!(decided(Some(RelationKind::Wider)).map(|decision| decision.action), Some(Action::Terminate));
+        assert_eq!(decided(Some(RelationKind::Narrower)), None);
+        assert_eq!(decided(None), None);
+        for wrong in [text.replacen("REQUESTED", "VERIFIED", 1), text.replacen("\"provider\"", "\"consumer\"", 1)] {
+            let error = Rules::parse(Approval::Automatic, &wrong).unwrap_err().to_string();
+            assert!(error.contains("relation"), "{error}");
+        }
+        assert!(Rules::parse(Approval::Automatic, &text.replacen("wider", "bigger", 1)).is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kontor_core::catalog;
 use kontor_core::id::{AgreementId, OfferId, ParticipantId, ProcessId};
-use kontor_core::negotiation::{Command, Input, Message, Negotiation, Offer, OfferKind, Received, Role};
+use kontor_core::negotiation::{Command, Input, Message, Negotiation, Offer, OfferKind, Received, Related, Role};
 use kontor_core::policy;
 use kontor_core::refusal::{Fault, Refusal};
 use kontor_vocab::odrl::PolicyDocument;
@@ -153,10 +153,10 @@ impl Control {
             Message::Request { offer } | Message::Offer { offer } => self.terms_of(peer, loaded.role, offer).await?,
             Message::Agreement { agreement } => {
                 policy::enforceable(&agreement.policy)?;
-                Ok(OfferKind::Published)
+                Ok(OfferKind::Published.into())
             }
             Message::Accepted | Message::Verification | Message::Finalized | Message::Termination { .. } => {
-                Ok(OfferKind::Published)
+                Ok(OfferKind::Published.into())
             }
         };
         let offered = match &message {
@@ -164,10 +164,10 @@ impl Control {
             _ => None,
         };
         let kind_of = move |negotiation: &Negotiation| {
-            let kind = terms.clone()?;
+            let related = terms.clone()?;
             Ok(match &offered {
                 Some(offer) => as_asked(negotiation, offer),
-                None => kind,
+                None => related,
             })
         };
         let input = Input::Received(Received { from: peer.clone(), peer_pid, digest, message });
@@ -273,6 +273,14 @@ impl Control {
     /// [`ControlError::Refused`] where the state does not allow it, or the offer's terms cannot
     /// be enforced here.
     pub async fn decide_negotiation(&self, id: &ProcessId, command: Command) -> Result<Negotiation, ControlError> {
+        let mut command = command;
+        if let Command::Terminate { reason, .. } = &mut command
+            && reason.is_empty()
+            && let Some(loaded) = self.parts.store.negotiation(id).await?
+        {
+            // Whoever asked for too much should learn where.
+            reason.extend(loaded.value.objection());
+        }
         let kind = match &command {
             Command::Request { offer } | Command::Offer { offer } => {
                 policy::enforceable(&offer.policy)?;
@@ -284,7 +292,7 @@ impl Control {
             | Command::Finalize
             | Command::Terminate { .. } => OfferKind::Published,
         };
-        let advanced = self.advance_negotiation(id, Input::Decided(command), &move |_| Ok(kind), None).await?;
+        let advanced = self.advance_negotiation(id, Input::Decided(command), &move |_| Ok(kind.into()), None).await?;
         self.send(advanced.outgoing);
         Ok(advanced.value)
     }
@@ -324,14 +332,14 @@ impl Control {
         peer: &ParticipantId,
         role: Role,
         offer: &Offer,
-    ) -> Result<Result<OfferKind, Refusal>, ControlError> {
+    ) -> Result<Result<Related, Refusal>, ControlError> {
         Ok(match role {
             Role::Provider => {
                 let offers: Vec<_> =
                     self.parts.store.offers_of(&offer.target).await?.into_iter().map(|record| record.offer).collect();
                 catalog::relate(&offers, offer, peer, self.now())
             }
-            Role::Consumer => policy::enforceable(&offer.policy).map(|_| OfferKind::Counter),
+            Role::Consumer => policy::enforceable(&offer.policy).map(|_| OfferKind::Counter.into()),
         })
     }
 
@@ -384,25 +392,26 @@ fn missing(field: &str) -> Refusal {
 }
 
 /// To the consumer, an offer is as published when it is what it asked for.
-fn as_asked(negotiation: &Negotiation, offered: &Offer) -> OfferKind {
+fn as_asked(negotiation: &Negotiation, offered: &Offer) -> Related {
     let asked = match negotiation.pending.as_ref().map(|pending| &pending.message) {
         Some(Message::Request { offer }) => Some(offer),
         _ => negotiation.offer(),
     };
-    match asked {
-        Some(asked) if asked.target == offered.target && policy::same_terms(&asked.policy, &offered.policy).is_ok() => {
-            OfferKind::Published
+    match asked.filter(|asked| asked.target == offered.target) {
+        Some(asked) => {
+            let ours = asked.policy.clone().with("target", asked.target.as_str());
+            catalog::related(&ours, &offered.policy.clone().with("target", offered.target.as_str()))
         }
-        _ => OfferKind::Counter,
+        None => OfferKind::Counter.into(),
     }
 }
 
 /// Terms for inputs that carry no offer, or one that was checked before.
-pub(super) fn published(_: &Negotiation) -> Result<OfferKind, Refusal> {
-    Ok(OfferKind::Published)
+pub(super) fn published(_: &Negotiation) -> Result<Related, Refusal> {
+    Ok(OfferKind::Published.into())
 }
 
 /// Terms for a repeated first message: a repeat changes nothing, anything else is no first message.
-fn unrelated(_: &Negotiation) -> Result<OfferKind, Refusal> {
-    Ok(OfferKind::Counter)
+fn unrelated(_: &Negotiation) -> Result<Related, Refusal> {
+    Ok(OfferKind::Counter.into())
 }

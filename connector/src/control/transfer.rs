@@ -357,6 +357,7 @@ impl Control {
             Action::Hold
             | Action::Request
             | Action::Offer
+            | Action::Counter
             | Action::Accept
             | Action::Agree
             | Action::Verify

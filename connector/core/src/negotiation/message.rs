@@ -4,6 +4,7 @@ use kontor_vocab::odrl::PolicyDocument;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AgreementId, DatasetId, OfferId, ParticipantId};
+use crate::policy::Compared;
 
 /// What either side may say in a negotiation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,4 +90,20 @@ pub enum OfferKind {
     Published,
     /// Anything else: a person or a rule must decide.
     Counter,
+}
+
+/// What the terms of an offer are to us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Related {
+    /// Whether they are what is published, or what we asked for.
+    pub kind: OfferKind,
+    /// How they compare with that, for the record and for people; none where there is nothing to
+    /// compare with.
+    pub compared: Option<Compared>,
+}
+
+impl From<OfferKind> for Related {
+    fn from(kind: OfferKind) -> Self {
+        Self { kind, compared: None }
+    }
 }

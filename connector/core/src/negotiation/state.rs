@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::message::{Agreement, Message, Offer, OfferKind};
 use crate::id::{MessageId, ParticipantId, ProcessId};
+use crate::policy::Compared;
 
 /// Which side we are on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -61,6 +62,10 @@ pub struct Negotiation {
     pub rounds: u32,
     /// The last thing that went wrong with one of our messages, in words.
     pub problem: Option<String>,
+    /// How the terms that the peer sent last compare with what is published to it (provider) or
+    /// with what we asked for (consumer).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<Compared>,
 }
 
 /// How many offers and counter-offers one negotiation may see before it is refused further ones.
@@ -227,6 +232,20 @@ impl Negotiation {
             | State::Finalized { .. }
             | State::Terminated { .. } => None,
         }
+    }
+
+    /// Where the terms on the table, which the peer sent, go beyond what is published to it or what
+    /// we asked for; in words, as a reason to end it.
+    #[must_use]
+    pub fn objection(&self) -> Option<String> {
+        let (from_peer, ours) = match (self.role, &self.state) {
+            (Role::Provider, State::Requested { .. }) => (true, "what is offered"),
+            (Role::Consumer, State::Offered { .. }) => (true, "what was asked for"),
+            (Role::Provider | Role::Consumer, _) => (false, ""),
+        };
+        let compared = self.compared.as_ref().filter(|compared| from_peer && compared.relation.goes_beyond())?;
+        let difference = compared.difference.as_ref()?;
+        Some(format!("the terms go beyond {ours}: {difference}"))
     }
 
     /// `consumerPid`, as far as it is known.

@@ -3,12 +3,12 @@
 use jiff::Timestamp;
 use kontor_vocab::odrl::PolicyDocument;
 
-use super::message::{Agreement, Message, Offer, OfferKind};
+use super::message::{Agreement, Message, Offer, OfferKind, Related};
 use super::state::{Ended, Negotiation, Pending, ROUNDS_MAX, Role, State};
 use super::table::{MessageName, next_state};
 use crate::effect::{Effect, Outgoing, Record};
 use crate::id::{AgreementId, MessageId, ParticipantId, ProcessId};
-use crate::policy;
+use crate::policy::{self, Compared, RelationKind};
 use crate::refusal::{Fault, Refusal};
 
 /// What can happen to a negotiation.
@@ -115,7 +115,7 @@ pub struct Facts {
     /// For a received request or offer, and for our own: whether the terms can be taken up at
     /// all (visible to the peer, enforceable here) and how they relate to what is published; a
     /// refusal refuses the message.
-    pub terms: Result<OfferKind, Refusal>,
+    pub terms: Result<Related, Refusal>,
 }
 
 /// The next state with its effects.
@@ -152,6 +152,7 @@ impl Negotiation {
             seen: Vec::new(),
             rounds: 0,
             problem: None,
+            compared: None,
         }
     }
 
@@ -223,9 +224,13 @@ impl Walk<'_> {
         if self.next.seen.contains(&digest) {
             return Ok(self.unchanged());
         }
-        let kind = self.admit(&message)?;
+        let Related { kind, compared } = self.admit(&message)?;
         self.next.peer_pid = Some(peer_pid);
+        let brings_terms = matches!(message.kind(), MessageName::Request | MessageName::Offer);
         self.make(self.next.role.other(), message, kind)?;
+        if brings_terms {
+            self.compare(compared);
+        }
         self.drop_impossible_pending();
         self.next.seen.push(digest);
         Ok(self.changed())
@@ -233,7 +238,7 @@ impl Walk<'_> {
 
     /// Whether the message may change the state: legal now, or legal after the pending move that
     /// it proves; and its content acceptable. Applies the proven move.
-    fn admit(&mut self, message: &Message) -> Result<OfferKind, Refusal> {
+    fn admit(&mut self, message: &Message) -> Result<Related, Refusal> {
         let name = message.kind();
         let speaker = self.next.role.other();
         if self.next.pending_kind() == Some(MessageName::Termination) && name != MessageName::Termination {
@@ -276,12 +281,31 @@ impl Walk<'_> {
             }
             Message::Agreement { agreement } => {
                 self.check_agreement(agreement)?;
-                Ok(OfferKind::Published)
+                Ok(OfferKind::Published.into())
             }
             Message::Accepted | Message::Verification | Message::Finalized | Message::Termination { .. } => {
-                Ok(OfferKind::Published)
+                Ok(OfferKind::Published.into())
             }
         }
+    }
+
+    /// Notes how terms that the peer sent compare with ours.
+    fn compare(&mut self, compared: Option<Compared>) {
+        if let Some(Compared { relation, difference: Some(difference) }) = &compared {
+            let than = match self.next.role {
+                Role::Provider => "what is offered",
+                Role::Consumer => "what we asked for",
+            };
+            let relation = match relation {
+                RelationKind::Equal => "the same as",
+                RelationKind::Narrower => "narrower than",
+                RelationKind::Wider => "wider than",
+                RelationKind::Conflict => "in conflict with",
+                RelationKind::Unknown => "not comparable with",
+            };
+            self.record("negotiation.compared", format!("the terms are {relation} {than}: {difference}"));
+        }
+        self.next.compared = compared;
     }
 
     /// The agreement must be the offer on the table, between the two of us.
@@ -337,12 +361,12 @@ impl Walk<'_> {
             Command::Request { offer } => {
                 self.another_round()?;
                 self.same_dataset(&offer)?;
-                Ok((Message::Request { offer }, self.facts.terms.clone()?))
+                Ok((Message::Request { offer }, self.facts.terms.clone()?.kind))
             }
             Command::Offer { offer } => {
                 self.another_round()?;
                 self.same_dataset(&offer)?;
-                Ok((Message::Offer { offer }, self.facts.terms.clone()?))
+                Ok((Message::Offer { offer }, self.facts.terms.clone()?.kind))
             }
             Command::Accept => Ok((Message::Accepted, OfferKind::Published)),
             Command::Agree { id } => {

@@ -1,10 +1,13 @@
 //! How what is asked for relates to what was offered.
 
 use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 use super::enforce::unenforceable;
 use super::model::{Comparison, Constraint, Policy, Rule, RuleKind, Test, Thing};
-use super::normalise::terms_digest;
+use super::normalise::{conjunction, frame, in_words, normal_thing, rule_text, terms_digest};
 
 /// How a requested policy relates to an offered one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,23 +24,132 @@ pub enum Relation {
     Unknown,
 }
 
+/// The name of a [`Relation`], for records, rules and messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RelationKind {
+    /// See [`Relation::Equal`].
+    Equal,
+    /// See [`Relation::Narrower`].
+    Narrower,
+    /// See [`Relation::Wider`].
+    Wider,
+    /// See [`Relation::Conflict`].
+    Conflict,
+    /// See [`Relation::Unknown`].
+    Unknown,
+}
+
+impl RelationKind {
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Equal => "equal",
+            Self::Narrower => "narrower",
+            Self::Wider => "wider",
+            Self::Conflict => "conflict",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Whether something is asked for that was not offered, or may be.
+    #[must_use]
+    pub fn goes_beyond(self) -> bool {
+        matches!(self, Self::Wider | Self::Conflict | Self::Unknown)
+    }
+}
+
+/// How a requested policy relates to an offered one, with the first difference in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// How.
+    pub relation: RelationKind,
+    /// The first place that makes it so; none where they are equal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<Difference>,
+}
+
+/// Where two policies differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// JSON path: in the requested policy where it goes beyond the offer, in the offer where it is
+    /// narrower.
+    pub path: String,
+    /// In a sentence.
+    pub message: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.path, self.message)
+    }
+}
+
 /// How `requested` relates to `offered`. Sound, not complete: `Equal` and `Narrower` are only said
 /// where they are certain; rules are compared one with one, conditions by their bounds.
 #[must_use]
 pub fn compare(offered: &Policy, requested: &Policy) -> Relation {
+    let Compared { relation, difference } = compared(offered, requested);
+    let path = difference.map(|difference| difference.path).unwrap_or_default();
+    match relation {
+        RelationKind::Equal => Relation::Equal,
+        RelationKind::Narrower => Relation::Narrower,
+        RelationKind::Wider => Relation::Wider(path),
+        RelationKind::Conflict => Relation::Conflict(path),
+        RelationKind::Unknown => Relation::Unknown,
+    }
+}
+
+/// As [`compare`], with the first difference in words.
+#[must_use]
+pub fn compared(offered: &Policy, requested: &Policy) -> Compared {
     // The digest leaves out parties and target where they are common to all rules.
     if parties(offered) == parties(requested) && terms_digest(offered) == terms_digest(requested) {
-        return Relation::Equal;
+        return Compared { relation: RelationKind::Equal, difference: None };
     }
-    if !unenforceable(offered).is_empty() || !unenforceable(requested).is_empty() {
-        return Relation::Unknown;
+    let unknown = |difference: Difference| Compared { relation: RelationKind::Unknown, difference: Some(difference) };
+    if let Some(problem) = unenforceable(requested).into_iter().chain(unenforceable(offered)).next() {
+        return unknown(Difference { path: problem.path, message: problem.message });
     }
-    match (beyond(requested, offered), beyond(offered, requested)) {
-        (None, None) => Relation::Equal,
-        (None, Some(_)) => Relation::Narrower,
-        (Some(path), None) => Relation::Wider(path),
-        (Some(path), Some(_)) => Relation::Conflict(path),
+    if frame(offered) != frame(requested) {
+        let message = "profiles, conflict strategy and inherited policies are not those of the offer".to_owned();
+        return unknown(Difference { path: "conflict".to_owned(), message });
     }
+    let (wider, narrower) = (beyond(requested, offered), beyond(offered, requested));
+    let asked_beyond = |gap: Gap| {
+        let asked = gap.inner.map_or_else(|| "nothing of the kind".to_owned(), |words| format!("`{words}`"));
+        let message = match gap.outer {
+            Some(words) => format!("{asked} is asked for, and the offer has `{words}`"),
+            None => "the offer has no such rule".to_owned(),
+        };
+        Difference { path: gap.path, message }
+    };
+    let offered_beyond = |gap: Gap| {
+        let has = gap.inner.map_or_else(|| "nothing of the kind".to_owned(), |words| format!("`{words}`"));
+        let message = match gap.outer {
+            Some(words) => format!("the offer has {has}, and `{words}` is asked for"),
+            None => "this rule of the offer is not asked for".to_owned(),
+        };
+        Difference { path: gap.path, message }
+    };
+    let (relation, difference) = match (wider, narrower) {
+        (None, None) => (RelationKind::Equal, None),
+        (None, Some(gap)) => (RelationKind::Narrower, Some(offered_beyond(gap))),
+        (Some(gap), None) => (RelationKind::Wider, Some(asked_beyond(gap))),
+        (Some(gap), Some(_)) => (RelationKind::Conflict, Some(asked_beyond(gap))),
+    };
+    Compared { relation, difference }
+}
+
+/// Where one policy may allow what another one does not.
+struct Gap {
+    /// The place in the policy that allows more.
+    path: String,
+    /// What it asks for there, in words.
+    inner: Option<String>,
+    /// What the other one asks for, in words; none where the other one has no such rule at all.
+    outer: Option<String>,
 }
 
 /// On what a rule is, and for whom: its own, or what is said of the whole policy.
@@ -55,7 +167,7 @@ fn parties(policy: &Policy) -> BTreeSet<(Option<&str>, Option<&str>)> {
 }
 
 /// Where the inner policy may allow what the outer one does not; `None` where it does not.
-fn beyond(inner: &Policy, outer: &Policy) -> Option<String> {
+fn beyond(inner: &Policy, outer: &Policy) -> Option<Gap> {
     let of = |policy: &'_ Policy, kind: RuleKind| -> Vec<Rule> {
         policy.rules.iter().filter(|rule| rule.kind == kind).cloned().collect()
     };
@@ -65,42 +177,83 @@ fn beyond(inner: &Policy, outer: &Policy) -> Option<String> {
             continue;
         }
         // The condition is the better place where there is only one rule to compare with.
-        let place = match outer_permissions.as_slice() {
-            [only] => within(&rule, inner, only, outer).flatten(),
-            _ => None,
+        return match outer_permissions.as_slice() {
+            [only] => within(&rule, inner, only, outer),
+            _ => Some(Gap { path: rule.path, inner: None, outer: None }),
         };
-        return Some(place.unwrap_or(rule.path));
     }
     // What was prohibited must stay so.
     let kept = of(inner, RuleKind::Prohibition);
     for rule in of(outer, RuleKind::Prohibition) {
         if !kept.iter().any(|other| within(&rule, outer, other, inner).is_none()) {
-            return Some(kept.first().map_or_else(|| "prohibition".to_owned(), |rule| rule.path.clone()));
+            let path = kept.first().map_or_else(|| "prohibition".to_owned(), |rule| rule.path.clone());
+            let outer = format!("a prohibition to {}", rule.action);
+            return Some(Gap { path, inner: None, outer: Some(outer) });
+        }
+    }
+    // What had to be done must still be done.
+    let kept: Vec<String> = of(inner, RuleKind::Obligation).iter().map(rule_text).collect();
+    for rule in of(outer, RuleKind::Obligation) {
+        if !kept.contains(&rule_text(&rule)) {
+            let outer = format!("an obligation to {}", rule.action);
+            return Some(Gap { path: "obligation".to_owned(), inner: None, outer: Some(outer) });
         }
     }
     None
 }
 
 /// `None` where the one rule covers nothing that the other does not. Otherwise the place of the
-/// inner condition that is too wide, where there is one.
-fn within(inner: &Rule, inner_policy: &Policy, outer: &Rule, outer_policy: &Policy) -> Option<Option<String>> {
+/// inner condition that is too wide, where there is one, or that of the rule.
+fn within(inner: &Rule, inner_policy: &Policy, outer: &Rule, outer_policy: &Policy) -> Option<Gap> {
+    let gap = |path: &str, inner: Option<String>, outer: String| {
+        Some(Gap { path: path.to_owned(), inner, outer: Some(outer) })
+    };
+    if inner.action != outer.action {
+        return gap(&inner.path, Some(inner.action.to_owned()), outer.action.to_owned());
+    }
     let covered = |inner: Option<&str>, outer: Option<&str>| outer.is_none() || inner == outer;
-    let same = inner.action == outer.action
-        && covered(target(inner, inner_policy), target(outer, outer_policy))
-        && covered(assignee(inner, inner_policy), assignee(outer, outer_policy));
-    if !same {
-        return Some(None);
+    for (what, inner_thing, outer_thing) in [
+        ("target", target(inner, inner_policy), target(outer, outer_policy)),
+        ("assignee", assignee(inner, inner_policy), assignee(outer, outer_policy)),
+    ] {
+        if !covered(inner_thing, outer_thing) {
+            let outer_words = format!("the {what} {}", outer_thing.unwrap_or_default());
+            let inner_words = inner_thing.map(|thing| format!("the {what} {thing}"));
+            return gap(&format!("{}.{what}", inner.path), inner_words, outer_words);
+        }
+    }
+    // What narrows an action or a collection, and who else has a part, is compared as a whole.
+    if (shape(inner), &inner.parties) != (shape(outer), &outer.parties) {
+        return gap(&inner.path, None, format!("another refinement or party of {}", outer.action));
+    }
+    // A duty more is a burden more; one less is not what was offered. The remedies of a prohibition stay as they are.
+    let lacks = |one: &Rule, other: &Rule| {
+        let has: Vec<String> = one.duties.iter().map(rule_text).collect();
+        other.duties.iter().find(|duty| !has.contains(&rule_text(duty))).map(|duty| (duty.kind, duty.action))
+    };
+    let missing = lacks(inner, outer).or_else(|| lacks(outer, inner).filter(|_| inner.kind != RuleKind::Permission));
+    if let Some((kind, action)) = missing {
+        return gap(&inner.path, None, format!("the {kind} to {action}"));
     }
     let too_wide = outer.constraints.iter().find(|wanted| !implied(&inner.constraints, wanted))?;
     let left = match too_wide {
-        Constraint::Atomic(atomic) => Some(atomic.left),
+        Constraint::Atomic(atomic) => Some(&atomic.left),
         Constraint::Logical(_) => None,
     };
-    let place = inner.constraints.iter().find_map(|constraint| match constraint {
-        Constraint::Atomic(atomic) if Some(atomic.left) == left => Some(atomic.path.clone()),
+    let same_operand = inner.constraints.iter().find_map(|constraint| match constraint {
+        Constraint::Atomic(atomic) if Some(&atomic.left) == left => Some((atomic.path.as_str(), in_words(constraint))),
         Constraint::Atomic(_) | Constraint::Logical(_) => None,
     });
-    Some(place)
+    match same_operand {
+        Some((path, words)) => gap(path, Some(words), in_words(too_wide)),
+        None => gap(&inner.path, None, in_words(too_wide)),
+    }
+}
+
+/// What narrows a rule's action, target and assignee.
+fn shape(rule: &Rule) -> (String, Option<String>, Option<String>) {
+    let narrowed = |thing: &Option<Thing>| thing.as_ref().filter(|thing| thing.as_one().is_none()).map(normal_thing);
+    (conjunction(&rule.action_refinements), narrowed(&rule.target), narrowed(&rule.assignee))
 }
 
 /// Whether conditions that all hold make another one hold.

@@ -50,6 +50,16 @@ pub fn same_terms(offer: &PolicyDocument, agreement: &PolicyDocument) -> Result<
     }
 }
 
+/// What a policy says beside its rules: profiles, conflict strategy, parents.
+pub(super) fn frame(policy: &Policy) -> [String; 3] {
+    Normal::of(policy, None).frame
+}
+
+/// A rule with all that hangs from it, in normal form.
+pub(super) fn rule_text(rule: &Rule) -> String {
+    normal_rule(rule, None).text()
+}
+
 /// The first difference between two sets of terms, with its place.
 fn difference(offered: &Normal, agreed: &Normal) -> Option<(String, String)> {
     for (path, (before, after)) in
@@ -213,7 +223,7 @@ fn normal_rule(rule: &Rule, shared: Option<&Shared>) -> NormalRule {
     NormalRule { head, conditions, duties, path: rule.path.clone() }
 }
 
-fn in_words(constraint: &Constraint) -> String {
+pub(super) fn in_words(constraint: &Constraint) -> String {
     match constraint {
         Constraint::Atomic(atomic) => wanted(atomic),
         Constraint::Logical(logical) => {
@@ -223,13 +233,13 @@ fn in_words(constraint: &Constraint) -> String {
     }
 }
 
-fn normal_thing(thing: &Thing) -> String {
+pub(super) fn normal_thing(thing: &Thing) -> String {
     let kind = if thing.collection { "*" } else { "" };
     format!("{kind}{}{}", quote(&thing.id), conjunction(&thing.refinements))
 }
 
 /// Conditions that all have to hold; nothing where there are none.
-fn conjunction(constraints: &[Constraint]) -> String {
+pub(super) fn conjunction(constraints: &[Constraint]) -> String {
     let mut all = BTreeSet::new();
     flatten(constraints, LogicalOperand::And, &mut |constraint| {
         all.insert(normal_constraint(constraint));

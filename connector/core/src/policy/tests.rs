@@ -775,3 +775,57 @@ fn a_request_is_compared_with_its_offer() {
         assert_eq!(compare(&a, &b), relation, "{offered} then {requested}");
     }
 }
+
+#[test]
+fn a_difference_is_named_in_words() {
+    let may = |constraints: Value| json!({"permission": [{"action": "use", "constraint": constraints}]});
+    let uses = |n: u64| atom("count", "lteq", json!(n));
+    let until = atom("dateTime", "lteq", json!("2030-01-01T00:00:00Z"));
+    let for_alone = json!({"permission": [{"action": "use", "assignee": "urn:a"}]});
+    for (offered, requested, relation, difference) in [
+        (may(json!([uses(2)])), may(json!([uses(2)])), RelationKind::Equal, None),
+        (
+            may(json!([uses(2)])),
+            may(json!([uses(1)])),
+            RelationKind::Narrower,
+            Some("permission[0].constraint[0]: the offer has `at most 2 uses`, and `at most 1 uses` is asked for"),
+        ),
+        (
+            may(json!([uses(2)])),
+            may(json!([uses(9)])),
+            RelationKind::Wider,
+            Some("permission[0].constraint[0]: `at most 9 uses` is asked for, and the offer has `at most 2 uses`"),
+        ),
+        (
+            may(json!([uses(2)])),
+            may(json!([until])),
+            RelationKind::Conflict,
+            Some("permission[0]: nothing of the kind is asked for, and the offer has `at most 2 uses`"),
+        ),
+        (
+            for_alone,
+            may(json!([])),
+            RelationKind::Wider,
+            Some("permission[0].assignee: nothing of the kind is asked for, and the offer has `the assignee urn:a`"),
+        ),
+        (
+            json!({"prohibition": [{"action": "use"}]}),
+            may(json!([])),
+            RelationKind::Wider,
+            Some("permission[0]: the offer has no such rule"),
+        ),
+        (
+            may(json!([uses(2)])),
+            may(json!([atom("spatial", "eq", json!("x"))])),
+            RelationKind::Unknown,
+            Some(
+                "permission[0].constraint[0].leftOperand: `spatial` (the place of use) is understood, but not enforced by this connector",
+            ),
+        ),
+    ] {
+        let (a, b) = (parse(&document(offered.clone())).unwrap(), parse(&document(requested.clone())).unwrap());
+        let found = compared(&a, &b);
+        let words = found.difference.as_ref().map(ToString::to_string);
+        assert_eq!((found.relation, words.as_deref()), (relation, difference), "{offered} then {requested}");
+    }
+}

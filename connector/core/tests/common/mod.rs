@@ -73,7 +73,7 @@ pub fn transfer(role: Role) -> Transfer {
 }
 
 pub fn terms(fresh: &str) -> negotiation::Facts {
-    negotiation::Facts { now: now(), message_id: message_id(fresh), terms: Ok(OfferKind::Counter) }
+    negotiation::Facts { now: now(), message_id: message_id(fresh), terms: Ok(OfferKind::Counter.into()) }
 }
 
 pub fn permitted(fresh: &str) -> transfer::Facts {
@@ -157,7 +157,8 @@ impl Machine for Negotiation {
             Event::Undelivered { id, refused } => negotiation::Input::Undelivered { id, failure: failure(refused) },
             Event::Due => return Ok(Stepped { next: self, effects: Vec::new(), changed: false }),
         };
-        let facts = negotiation::Facts { now: now(), message_id: world.fresh.clone(), terms: Ok(OfferKind::Counter) };
+        let facts =
+            negotiation::Facts { now: now(), message_id: world.fresh.clone(), terms: Ok(OfferKind::Counter.into()) };
         let outcome = self.step(input, &facts)?;
         Ok(Stepped { next: outcome.next, effects: outcome.effects, changed: outcome.changed })
     }

@@ -38,6 +38,10 @@ fn view(negotiation: &Negotiation) -> Value {
     let mut value = json!(negotiation);
     if let Value::Object(map) = &mut value {
         map.remove("seen");
+        map.remove("compared");
+        let compared = negotiation.compared.as_ref();
+        map.insert("relation".to_owned(), json!(compared.map(|compared| compared.relation)));
+        map.insert("difference".to_owned(), json!(compared.and_then(|compared| compared.difference.as_ref())));
         map.insert("state".to_owned(), json!(negotiation.state.name().as_str()));
         map.insert("offer".to_owned(), json!(negotiation.offer().map(|offer| &offer.policy)));
         map.insert("agreement".to_owned(), json!(negotiation.agreement()));
