@@ -641,12 +641,17 @@ fn a_completion_on_its_way_cannot_be_taken_back() {
 
 #[test]
 fn a_request_for_something_else_is_refused() {
-    let message = |agreement: &str, format: &str| t::Message::Request {
+    let message = |agreement: &str, format: &str, purpose: &[&str]| t::Message::Request {
         agreement: AgreementId::parse(agreement).unwrap(),
         format: format.to_owned(),
         data_address: None,
+        purpose: purpose.iter().map(|&purpose| purpose.to_owned()).collect(),
     };
-    for message in [message("urn:agreement:2", "HttpData-PULL"), message("urn:agreement:1", "HttpData-PUSH")] {
+    for message in [
+        message("urn:agreement:2", "HttpData-PULL", &[]),
+        message("urn:agreement:1", "HttpData-PUSH", &[]),
+        message("urn:agreement:1", "HttpData-PULL", &["urn:purpose:resale"]),
+    ] {
         assert_eq!(t_hear(transfer(Role::Provider), message).unwrap_err().fault, Fault::Altered);
     }
 }

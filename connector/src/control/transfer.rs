@@ -90,10 +90,12 @@ impl Control {
             .cure("the id of an agreement that was finalized with us")
         };
         let agreement = AgreementId::parse(agreement_id).map_err(|_| unknown())?;
+        let purpose = wire_format::purpose(&document)?;
         let message = Message::Request {
             agreement: agreement.clone(),
             format: format.clone(),
             data_address: document.data_address.map(wire_format::data_address),
+            purpose: purpose.clone(),
         };
         let input = Input::Received(Received { from: from.clone(), peer_pid: peer_pid.clone(), digest, message });
         if let Some(known) = self.parts.store.transfer_by_peer(from, &peer_pid, Role::Provider).await? {
@@ -134,6 +136,7 @@ impl Control {
             agreement,
             dataset: record.agreement.target,
             format,
+            purpose,
         });
         let mut detail = TransferDetail::new(fresh.id.clone());
         // RFC 8705: what the token opens, it opens for this certificate alone.
@@ -244,7 +247,9 @@ impl Control {
         address: Option<String>,
         format: &str,
         sink: Option<SinkSpec>,
+        purpose: Vec<String>,
     ) -> Result<Transfer, ControlError> {
+        wire_format::check_purpose(&purpose)?;
         let record = self
             .parts
             .store
@@ -289,6 +294,7 @@ impl Control {
             agreement: agreement.clone(),
             dataset: record.agreement.target.clone(),
             format: format.to_owned(),
+            purpose,
         });
         self.permission(&fresh, self.now()).await??;
         let mut detail = TransferDetail::new(fresh.id.clone());

@@ -199,6 +199,55 @@ pub fn reasons(values: &[Value]) -> Vec<String> {
         .collect()
 }
 
+/// The member of a transfer request that says what the data is for: an extension of ours.
+pub const PURPOSE: &str = "http://www.w3.org/ns/odrl/2/purpose";
+/// Most purposes that one request declares.
+pub const PURPOSES_MAX: usize = 16;
+/// Longest name of a purpose, in bytes.
+pub const PURPOSE_BYTES_MAX: usize = 2048;
+
+/// What a transfer request declares that the data is for; empty: it does not say.
+///
+/// # Errors
+/// [`Refusal`] when it is no name or array of names, or too much.
+pub fn purpose(document: &dsp::Message) -> Result<Vec<String>, Refusal> {
+    let spellings = [PURPOSE, "purpose", "odrl:purpose"];
+    let Some(value) = spellings.iter().find_map(|name| document.extra.get(*name)) else { return Ok(Vec::new()) };
+    let all = match value {
+        Value::Array(all) => all.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    let named = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Object(map) => ["@id", "@value"].iter().find_map(|key| map.get(*key)?.as_str()).map(str::to_owned),
+        _ => None,
+    };
+    let purposes: Option<Vec<String>> = all.iter().take(PURPOSES_MAX + 1).map(named).collect();
+    let purposes =
+        purposes.ok_or_else(|| malformed("a purpose is no name").at(PURPOSE).cure("a URI, or an array of URIs"))?;
+    check_purpose(&purposes)?;
+    Ok(purposes)
+}
+
+/// Whether these can be declared as purposes.
+///
+/// # Errors
+/// [`Refusal`] that names the limit.
+pub fn check_purpose(purposes: &[String]) -> Result<(), Refusal> {
+    if purposes.len() > PURPOSES_MAX {
+        return Err(malformed("too many purposes").at("purpose").cure(format!("at most {PURPOSES_MAX}")));
+    }
+    let good = |purpose: &String| {
+        !purpose.is_empty() && purpose.len() <= PURPOSE_BYTES_MAX && !purpose.chars().any(char::is_control)
+    };
+    if purposes.iter().all(good) {
+        return Ok(());
+    }
+    Err(malformed("a purpose is empty, too long, or has control characters")
+        .at("purpose")
+        .cure(format!("a URI of at most {PURPOSE_BYTES_MAX} bytes")))
+}
+
 /// A data address out of a message.
 #[must_use]
 pub fn data_address(document: dsp::DataAddress) -> transfer::DataAddress {
@@ -360,8 +409,11 @@ pub fn transfer_letter(message: &transfer::Message, pids: Pids<'_>) -> Letter {
         None => format!("/transfers/{suffix}"),
     };
     match message {
-        M::Request { agreement, format, data_address } => {
+        M::Request { agreement, format, data_address, purpose } => {
             let mut document = base("TransferRequestMessage", pids);
+            if !purpose.is_empty() {
+                document.extra.insert(PURPOSE.to_owned(), purpose.clone().into());
+            }
             document.agreement_id = Some(agreement.to_string());
             document.format = Some(format.clone());
             document.data_address = data_address.as_ref().map(address_document);
@@ -413,5 +465,47 @@ fn dsp_state(name: &'static str, role: negotiation::Role, provider_initial: &'st
         ("INITIAL", negotiation::Role::Provider) => provider_initial,
         ("INITIAL", negotiation::Role::Consumer) => "REQUESTED",
         (name, _) => name,
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn declared(purpose: Value) -> Result<Vec<String>, Refusal> {
+        let body = json!({ "@context": dsp::context(), "@type": "TransferRequestMessage", PURPOSE: purpose });
+        purpose(&parse(body.to_string().as_bytes(), "TransferRequestMessage")?.document)
+    }
+
+    #[test]
+    fn a_purpose_is_read_however_it_is_written_and_bounded() {
+        for written in
+            [json!("urn:p:1"), json!(["urn:p:1"]), json!({ "@id": "urn:p:1" }), json!([{ "@value": "urn:p:1" }])]
+        {
+            assert_eq!(declared(written.clone()).unwrap(), ["urn:p:1"], "{written}");
+        }
+        assert_eq!(declared(json!([])).unwrap(), Vec::<String>::new());
+        for wrong in
+            [json!(1), json!([null]), json!(""), json!("a\u{1}b"), json!("x".repeat(3000)), json!(vec!["p"; 17])]
+        {
+            assert_eq!(declared(wrong.clone()).unwrap_err().fault, Fault::Malformed, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_declared_purpose_travels_with_the_request() {
+        let message = transfer::Message::Request {
+            agreement: AgreementId::parse("urn:a").unwrap(),
+            format: "HttpData-PULL".to_owned(),
+            data_address: None,
+            purpose: vec!["urn:p:1".to_owned(), "urn:p:2".to_owned()],
+        };
+        let pids = Pids { consumer: None, provider: None, peer: None, callback: "https://c.example", id: "urn:m" };
+        let sent = transfer_letter(&message, pids).body;
+        let read = parse(sent.to_string().as_bytes(), "TransferRequestMessage").unwrap().document;
+        assert_eq!(purpose(&read).unwrap(), ["urn:p:1", "urn:p:2"]);
     }
 }

@@ -78,7 +78,9 @@ async fn transfer(State(control): State<Arc<Control>>, body: Bytes) -> Response 
 async fn begin_transfer(control: &Control, body: &[u8]) -> Result<String, ControlError> {
     let request: TransferRequest = read(body)?;
     let agreement = AgreementId::parse(request.agreement_id).map_err(at("agreementId"))?;
-    let transfer = control.request_transfer(&agreement, Some(request.connector_address), &request.format, None).await?;
+    let transfer = control
+        .request_transfer(&agreement, Some(request.connector_address), &request.format, None, Vec::new())
+        .await?;
     Ok(transfer.id.to_string())
 }
 

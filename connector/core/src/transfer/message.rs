@@ -19,6 +19,9 @@ pub enum Message {
         /// Where to push to, for push formats.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         data_address: Option<DataAddress>,
+        /// What the data is for, as the consumer declares it. An extension of ours.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        purpose: Vec<String>,
     },
     /// Provider: the data is available; either: goes on after a suspension. Spec: Transfer Start Message.
     Start {

@@ -25,6 +25,9 @@ pub struct Transfer {
     pub dataset: DatasetId,
     /// The format asked for.
     pub format: String,
+    /// What the data is for, as the consumer declared it in its request; empty: it did not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub purpose: Vec<String>,
     /// The state.
     pub state: State,
     /// Our own move that is intended but not yet known to be delivered.

@@ -136,6 +136,8 @@ pub struct Begin {
     pub dataset: DatasetId,
     /// In which format.
     pub format: String,
+    /// What the data is for, as the consumer declares it.
+    pub purpose: Vec<String>,
 }
 
 impl Transfer {
@@ -152,6 +154,7 @@ impl Transfer {
             agreement: begin.agreement,
             dataset: begin.dataset,
             format: begin.format,
+            purpose: begin.purpose,
             state: State::Initial,
             pending: None,
             seen: Vec::new(),
@@ -233,12 +236,15 @@ impl Walk<'_> {
             self.make_pending()?;
         }
         match message {
-            Message::Request { agreement, format, .. } => {
+            Message::Request { agreement, format, purpose, .. } => {
                 if *agreement != self.next.agreement {
                     return Err(altered("agreementId", agreement.as_str(), self.next.agreement.as_str()));
                 }
                 if *format != self.next.format {
                     return Err(altered("format", format, &self.next.format));
+                }
+                if *purpose != self.next.purpose {
+                    return Err(altered("purpose", &purpose.join(", "), &self.next.purpose.join(", ")));
                 }
                 self.facts.permission.clone().map(|_| ())
             }
@@ -266,6 +272,7 @@ impl Walk<'_> {
                     agreement: self.next.agreement.clone(),
                     format: self.next.format.clone(),
                     data_address,
+                    purpose: self.next.purpose.clone(),
                 }
             }
             Command::Start { data_address } => {

@@ -69,6 +69,7 @@ pub fn transfer(role: Role) -> Transfer {
         agreement: AgreementId::parse("urn:agreement:1").unwrap(),
         dataset: DatasetId::parse("urn:data:1").unwrap(),
         format: "HttpData-PULL".to_owned(),
+        purpose: Vec::new(),
     })
 }
 
@@ -284,6 +285,7 @@ impl Machine for Transfer {
                 agreement: AgreementId::parse("urn:agreement:1").unwrap(),
                 format: "HttpData-PULL".to_owned(),
                 data_address: None,
+                purpose: Vec::new(),
             },
             1 => Message::Start { data_address: None },
             2 => Message::Completion,

@@ -50,6 +50,7 @@ fn view(transfer: &Transfer) -> Value {
         "agreement": transfer.agreement,
         "dataset": transfer.dataset,
         "format": transfer.format,
+        "purpose": (!transfer.purpose.is_empty()).then_some(&transfer.purpose),
         "endpoint": endpoint.and_then(|address| address.endpoint.clone()),
         "why": reason,
         "pending": transfer.pending.as_ref().map(|pending| pending.message.name()),
@@ -73,13 +74,16 @@ struct New {
     /// Where the data goes; absent: nothing is pulled, and the data address is left to others.
     #[serde(default)]
     sink: Option<SinkSpec>,
+    /// What the data is for: a URI, or several. The provider is told.
+    #[serde(default, deserialize_with = "kontor_vocab::dsp::one_or_many")]
+    purpose: Vec<String>,
 }
 
 async fn create(State(control): State<Arc<Control>>, body: Result<Bytes, BytesRejection>) -> Answer {
     let new: New = read(body)?;
     let agreement = AgreementId::parse(new.agreement).map_err(bad_id("agreement"))?;
     let format = new.format.as_deref().unwrap_or(FORMAT_HTTP_PULL);
-    let transfer = control.request_transfer(&agreement, new.address, format, new.sink).await?;
+    let transfer = control.request_transfer(&agreement, new.address, format, new.sink, new.purpose).await?;
     Ok(reply(StatusCode::CREATED, &view(&transfer)))
 }
 
