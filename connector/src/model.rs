@@ -3,6 +3,11 @@
 //! Plain values that serialise: what is here is what is on disk. A member that is added later
 //! needs `#[serde(default)]`, so that records written before it still read.
 
+mod duty;
+mod fact;
+
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use kontor_core::catalog::PublishedOffer;
 use kontor_core::id::{AgreementId, DatasetId, MessageId, ParticipantId, ProcessId};
@@ -11,6 +16,9 @@ use kontor_core::peer::{Binding, VerifiedPeer};
 use kontor_vocab::odrl::PolicyDocument;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+pub use duty::{DutyProgress, DutyRecord, DutyTask, ReceivedRecord, ReceivedState};
+pub use fact::{FactRecord, Subject};
 
 /// An agreement as we hold it, on either side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +90,9 @@ pub struct DatasetRecord {
     pub media_type: String,
     /// Where the bytes are.
     pub source: SourceSpec,
+    /// What policies may ask of it: its classification, whether it is anonymised, and the like.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, Value>,
     /// When it was first described here.
     pub created: Timestamp,
 }

@@ -83,6 +83,7 @@ pub async fn plant(control: &Control, file: &Path) -> Result<()> {
             keywords: Vec::new(),
             media_type,
             source,
+            labels: Default::default(),
             created: now,
         };
         control.put_dataset(record).await?;

@@ -24,8 +24,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    AgreementRecord, AuditLine, AuditRecord, DatasetRecord, FlowReport, OfferRecord, OutboxEntry, PolicyRecord,
-    Publication, TransferDetail,
+    AgreementRecord, AuditLine, AuditRecord, DatasetRecord, DutyProgress, DutyRecord, FactRecord, FlowReport,
+    OfferRecord, OutboxEntry, PolicyRecord, Publication, ReceivedRecord, Subject, TransferDetail,
 };
 pub use memory::MemoryStore;
 pub use sql::{DATABASE_FILE, LOCK_FILE, SqlStore};
@@ -52,6 +52,18 @@ pub enum StoreError {
         /// The agreement.
         agreement: AgreementId,
         /// How many are taken.
+        taken: u64,
+        /// How many it allows.
+        max: u64,
+    },
+    /// The bytes or records that the agreement allows are taken.
+    #[error("{taken} of the {max} {unit} that agreement `{agreement}` allows are taken", unit = unit.as_str())]
+    QuantityExhausted {
+        /// The agreement.
+        agreement: AgreementId,
+        /// Of what.
+        unit: Unit,
+        /// How many are taken, without those that were asked for.
         taken: u64,
         /// How many it allows.
         max: u64,
@@ -229,6 +241,17 @@ pub struct AuditFilter {
     pub event: Option<String>,
 }
 
+/// Which duties. Every member that is set must fit.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DutyFilter {
+    /// `pending`, `fulfilled` or `violated`, see [`DutyProgress::as_str`].
+    pub state: Option<&'static str>,
+    /// Under which agreement.
+    pub agreement: Option<AgreementId>,
+    /// Caused by which transfer.
+    pub transfer: Option<ProcessId>,
+}
+
 /// What must hold of what is there already when a record is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
@@ -261,6 +284,43 @@ pub struct TakeUse {
     pub max: Option<u64>,
 }
 
+/// What quantities of data are counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// Bytes.
+    Bytes,
+    /// Records.
+    Records,
+}
+
+impl Unit {
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bytes => "bytes",
+            Self::Records => "records",
+        }
+    }
+}
+
+/// Bytes or records of an agreement, to be taken before they leave: a crash gives nothing back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakeQuantity {
+    /// The agreement.
+    pub agreement: AgreementId,
+    /// Of what.
+    pub unit: Unit,
+    /// What they are taken for, say a flow: taken again under the same name, the new number stands
+    /// in place of the old one, so that what was not used is given back by a smaller number.
+    pub name: String,
+    /// How many, under this name, in total.
+    pub amount: u64,
+    /// How many the agreement allows, all names together; `None`: any number, still counted.
+    pub max: Option<u64>,
+}
+
 /// Everything that is committed at once. Applied in the order of its members.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
@@ -278,6 +338,20 @@ pub struct Batch {
     pub agreement: Option<AgreementRecord>,
     /// Refuses the whole batch when no use is left.
     pub take_use: Option<TakeUse>,
+    /// Refuses the whole batch when more is asked for than is left.
+    pub take_quantities: Vec<TakeQuantity>,
+    /// Facts of this register to forget before those of the batch are added.
+    pub clear_facts: Option<Subject>,
+    /// Facts, added or replaced by register, subject and name.
+    pub facts: Vec<FactRecord>,
+    /// Facts to forget, by their name; each must be there.
+    pub delete_facts: Vec<(Subject, String)>,
+    /// Duties that are caused; one that is there already stays as it is.
+    pub duties: Vec<DutyRecord>,
+    /// Duties that were tried or settled: replaced, where they are not settled yet.
+    pub duties_tried: Vec<DutyRecord>,
+    /// What a transfer brings: added, or moved on; its state never moves back.
+    pub received: Option<ReceivedRecord>,
     /// Added to the outbox. A message that is there already is a [`StoreError::Duplicate`].
     pub outbox: Vec<OutboxEntry>,
     /// Attempts that failed: replaced, where the message still waits.
@@ -347,6 +421,34 @@ impl Batch {
     #[must_use]
     pub fn taking(mut self, take: TakeUse) -> Self {
         self.take_use = Some(take);
+        self
+    }
+
+    /// With bytes or records to take.
+    #[must_use]
+    pub fn taking_quantity(mut self, take: TakeQuantity) -> Self {
+        self.take_quantities.push(take);
+        self
+    }
+
+    /// With one more fact.
+    #[must_use]
+    pub fn with_fact(mut self, fact: FactRecord) -> Self {
+        self.facts.push(fact);
+        self
+    }
+
+    /// With one more duty.
+    #[must_use]
+    pub fn owing(mut self, duty: DutyRecord) -> Self {
+        self.duties.push(duty);
+        self
+    }
+
+    /// With what a transfer brings.
+    #[must_use]
+    pub fn receiving(mut self, received: ReceivedRecord) -> Self {
+        self.received = Some(received);
         self
     }
 
@@ -476,8 +578,8 @@ impl Store {
     /// Keeps all of the batch or nothing. It is on disk when this answers.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`], [`StoreError::UseExhausted`], [`StoreError::Duplicate`],
-    /// [`StoreError::NotFound`] or [`StoreError::Unavailable`]; nothing was kept.
+    /// [`StoreError::Conflict`], [`StoreError::UseExhausted`], [`StoreError::QuantityExhausted`],
+    /// [`StoreError::Duplicate`], [`StoreError::NotFound`] or [`StoreError::Unavailable`]; nothing was kept.
     pub async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
         ask!(self, commit(Box::new(batch)))
     }
@@ -653,6 +755,74 @@ impl Store {
     pub async fn uses(&self, agreement: &AgreementId) -> Result<u64, StoreError> {
         let wanted = Filter::default().text("agreement", Some(agreement.as_str()));
         ask!(self, count::<UseRecord>(wanted))
+    }
+
+    /// How many bytes or records of an agreement are taken.
+    ///
+    /// # Errors
+    /// As [`Store::negotiation`].
+    pub async fn quantity_taken(&self, agreement: &AgreementId, unit: Unit) -> Result<u64, StoreError> {
+        Ok(self.get::<QuantityTotal>(&quantity_key(agreement, unit)).await?.map_or(0, |total| total.value.amount))
+    }
+
+    /// The facts of one register and subject, oldest first; those that are over as well.
+    ///
+    /// # Errors
+    /// As [`Store::negotiation`].
+    pub async fn facts(&self, subject: &Subject) -> Result<Vec<FactRecord>, StoreError> {
+        self.values(about(subject), usize::MAX).await
+    }
+
+    /// Duties, newest first.
+    ///
+    /// # Errors
+    /// As [`Store::negotiation`], and [`StoreError::Cursor`].
+    pub async fn duties(&self, filter: &DutyFilter, page: &Page) -> Result<Listing<Versioned<DutyRecord>>, StoreError> {
+        let wanted = Filter::default()
+            .text("agreement", filter.agreement.as_ref().map(AgreementId::as_str))
+            .text("transfer", filter.transfer.as_ref().map(ProcessId::as_str))
+            .text("state", filter.state);
+        self.list(wanted, page).await
+    }
+
+    /// Duties whose next attempt is due, oldest first.
+    ///
+    /// # Errors
+    /// As [`Store::negotiation`].
+    pub async fn duties_due(&self, now: Timestamp, limit: usize) -> Result<Vec<DutyRecord>, StoreError> {
+        self.values(Filter::default().due("next_attempt", now), limit).await
+    }
+
+    /// When the next duty is due.
+    ///
+    /// # Errors
+    /// As [`Store::negotiation`].
+    pub async fn next_duty(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(ask!(self, least::<DutyRecord>("next_attempt"))?.map(from_micros))
+    }
+
+    /// What a transfer brought.
+    ///
+    /// # Errors
+    /// As [`Store::negotiation`].
+    pub async fn received(&self, transfer: &ProcessId) -> Result<Option<ReceivedRecord>, StoreError> {
+        Ok(self.get::<ReceivedRecord>(transfer.as_str()).await?.map(|found| found.value))
+    }
+
+    /// What transfers brought, newest first.
+    ///
+    /// # Errors
+    /// As [`Store::negotiation`], and [`StoreError::Cursor`].
+    pub async fn received_all(&self, page: &Page) -> Result<Listing<Versioned<ReceivedRecord>>, StoreError> {
+        self.list(Filter::default(), page).await
+    }
+
+    /// What transfers brought to a path, oldest first.
+    ///
+    /// # Errors
+    /// As [`Store::negotiation`].
+    pub async fn received_at(&self, path: &str) -> Result<Vec<ReceivedRecord>, StoreError> {
+        self.values(Filter::default().text("path", Some(path)), usize::MAX).await
     }
 
     /// One dataset.
@@ -839,6 +1009,10 @@ fn open_in(counterparty: &ParticipantId, role: Role, state: &str) -> Filter {
         .text("state", Some(state))
 }
 
+fn about(subject: &Subject) -> Filter {
+    Filter::default().text("register", Some(subject.register())).text("subject", Some(subject.id()))
+}
+
 fn by_peer(counterparty: &ParticipantId, peer_pid: &ProcessId, role: Role) -> Filter {
     Filter::default()
         .text("counterparty", Some(counterparty.as_str()))
@@ -868,7 +1042,7 @@ trait Record: Clone + Serialize + DeserializeOwned + Send + Sync + memory::Kept 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Column<'a> {
     Text(Option<&'a str>),
-    Time(Timestamp),
+    Time(Option<Timestamp>),
 }
 
 /// What is searched for: every condition must hold.
@@ -935,6 +1109,11 @@ fn apply(work: &mut impl Work, batch: &Batch) -> Result<Committed, StoreError> {
     if let Some(take) = &batch.take_use {
         committed.uses = Some(take_use(work, take, now)?);
     }
+    for take in &batch.take_quantities {
+        take_quantity(work, take, now)?;
+    }
+    apply_facts(work, batch)?;
+    apply_duties(work, batch)?;
     for entry in &batch.outbox {
         work.put(entry, Expect::New, now)?;
     }
@@ -970,6 +1149,45 @@ fn apply(work: &mut impl Work, batch: &Batch) -> Result<Committed, StoreError> {
         work.put(line, Expect::New, now)?;
     }
     Ok(committed)
+}
+
+fn apply_facts(work: &mut impl Work, batch: &Batch) -> Result<(), StoreError> {
+    if let Some(subject) = &batch.clear_facts {
+        for id in work.keys::<FactRecord>(&about(subject))? {
+            work.remove::<FactRecord>(&id)?;
+        }
+    }
+    for fact in &batch.facts {
+        work.put(fact, Expect::Any, batch.now)?;
+    }
+    for (subject, name) in &batch.delete_facts {
+        if !work.remove::<FactRecord>(&fact_key(subject, name))? {
+            return Err(StoreError::NotFound { what: FactRecord::WHAT, id: name.clone() });
+        }
+    }
+    Ok(())
+}
+
+fn apply_duties(work: &mut impl Work, batch: &Batch) -> Result<(), StoreError> {
+    for duty in &batch.duties {
+        if work.get::<DutyRecord>(&duty.id)?.is_none() {
+            work.put(duty, Expect::New, batch.now)?;
+        }
+    }
+    for duty in &batch.duties_tried {
+        // INVARIANT: what is settled stays settled.
+        let pending = work.get::<DutyRecord>(&duty.id)?.is_some_and(|held| held.value.state == DutyProgress::Pending);
+        if pending {
+            work.put(duty, Expect::Any, batch.now)?;
+        }
+    }
+    if let Some(received) = &batch.received {
+        let held = work.get::<ReceivedRecord>(received.transfer.as_str())?;
+        if held.is_none_or(|held| received.state.rank() > held.value.state.rank()) {
+            work.put(received, Expect::Any, batch.now)?;
+        }
+    }
+    Ok(())
 }
 
 fn apply_catalog(work: &mut impl Work, batch: &Batch) -> Result<(), StoreError> {
@@ -1045,6 +1263,53 @@ fn take_use(work: &mut impl Work, take: &TakeUse, now: Timestamp) -> Result<u64,
             Ok(taken + 1)
         }
     }
+}
+
+fn take_quantity(work: &mut impl Work, take: &TakeQuantity, now: Timestamp) -> Result<(), StoreError> {
+    let TakeQuantity { agreement, unit, name, amount, max } = take.clone();
+    let total = work.get::<QuantityTotal>(&quantity_key(&agreement, unit))?.map_or(0, |total| total.value.amount);
+    let record = QuantityTaken { agreement: agreement.clone(), unit, name, amount };
+    let held = match record.key() {
+        Some(key) => work.get::<QuantityTaken>(&key)?.map_or(0, |held| held.value.amount),
+        None => 0,
+    };
+    let taken = total.saturating_sub(held);
+    let wanted = taken.saturating_add(amount);
+    if let Some(max) = max
+        && amount > held
+        && wanted > max
+    {
+        return Err(StoreError::QuantityExhausted { agreement, unit, taken, max });
+    }
+    work.put(&record, Expect::Any, now)?;
+    work.put(&QuantityTotal { agreement, unit, amount: wanted }, Expect::Any, now)?;
+    Ok(())
+}
+
+/// What was taken under one name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct QuantityTaken {
+    agreement: AgreementId,
+    unit: Unit,
+    name: String,
+    amount: u64,
+}
+
+/// What was taken of one agreement, all names together.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct QuantityTotal {
+    agreement: AgreementId,
+    unit: Unit,
+    amount: u64,
+}
+
+fn quantity_key(agreement: &AgreementId, unit: Unit) -> String {
+    format!("{agreement}\u{1f}{}", unit.as_str())
+}
+
+fn fact_key(subject: &Subject, name: &str) -> String {
+    // Identifiers and names hold no control characters, so the parts cannot run into one another.
+    format!("{}\u{1f}{}\u{1f}{name}", subject.register(), subject.id())
 }
 
 /// One use that was taken.
@@ -1175,7 +1440,10 @@ impl Record for OutboxEntry {
         Some(self.id.as_str().into())
     }
     fn columns(&self) -> Vec<(&'static str, Column<'_>)> {
-        vec![("process", Column::Text(Some(self.process.as_str()))), ("next_attempt", Column::Time(self.next_attempt))]
+        vec![
+            ("process", Column::Text(Some(self.process.as_str()))),
+            ("next_attempt", Column::Time(Some(self.next_attempt))),
+        ]
     }
 }
 
@@ -1186,7 +1454,7 @@ impl Record for WakeRecord {
         Some(self.process.as_str().into())
     }
     fn columns(&self) -> Vec<(&'static str, Column<'_>)> {
-        vec![("at", Column::Time(self.at))]
+        vec![("at", Column::Time(Some(self.at)))]
     }
 }
 
@@ -1237,5 +1505,72 @@ impl Record for AuditRecord {
             ("counterparty", Column::Text(self.counterparty.as_ref().map(ParticipantId::as_str))),
             ("event", Column::Text(Some(&self.event))),
         ]
+    }
+}
+
+impl Record for FactRecord {
+    const WHAT: &'static str = "fact";
+    const TABLE: &'static str = "fact";
+    fn key(&self) -> Option<Cow<'_, str>> {
+        Some(fact_key(&self.subject, &self.name).into())
+    }
+    fn columns(&self) -> Vec<(&'static str, Column<'_>)> {
+        vec![
+            ("register", Column::Text(Some(self.subject.register()))),
+            ("subject", Column::Text(Some(self.subject.id()))),
+        ]
+    }
+}
+
+impl Record for DutyRecord {
+    const WHAT: &'static str = "duty";
+    const TABLE: &'static str = "duty";
+    fn key(&self) -> Option<Cow<'_, str>> {
+        Some(self.id.as_str().into())
+    }
+    fn columns(&self) -> Vec<(&'static str, Column<'_>)> {
+        let pending = self.state == DutyProgress::Pending;
+        vec![
+            ("agreement", Column::Text(Some(self.agreement.as_str()))),
+            ("transfer", Column::Text(self.transfer.as_ref().map(ProcessId::as_str))),
+            ("state", Column::Text(Some(self.state.as_str()))),
+            ("next_attempt", Column::Time(pending.then_some(self.next_attempt))),
+        ]
+    }
+}
+
+impl Record for ReceivedRecord {
+    const WHAT: &'static str = "received data";
+    const TABLE: &'static str = "received";
+    fn key(&self) -> Option<Cow<'_, str>> {
+        Some(self.transfer.as_str().into())
+    }
+    fn columns(&self) -> Vec<(&'static str, Column<'_>)> {
+        vec![
+            ("agreement", Column::Text(Some(self.agreement.as_str()))),
+            ("path", Column::Text(Some(self.path.as_str()))),
+        ]
+    }
+}
+
+impl Record for QuantityTaken {
+    const WHAT: &'static str = "quantity";
+    const TABLE: &'static str = "quantity_taken";
+    fn key(&self) -> Option<Cow<'_, str>> {
+        Some(format!("{}\u{1f}{}", quantity_key(&self.agreement, self.unit), self.name).into())
+    }
+    fn columns(&self) -> Vec<(&'static str, Column<'_>)> {
+        Vec::new()
+    }
+}
+
+impl Record for QuantityTotal {
+    const WHAT: &'static str = "quantity in total";
+    const TABLE: &'static str = "quantity_total";
+    fn key(&self) -> Option<Cow<'_, str>> {
+        Some(quantity_key(&self.agreement, self.unit).into())
+    }
+    fn columns(&self) -> Vec<(&'static str, Column<'_>)> {
+        Vec::new()
     }
 }

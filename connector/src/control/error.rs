@@ -33,6 +33,15 @@ impl From<StoreError> for ControlError {
                 .by("ODRL count")
                 .cure("a new agreement"),
             ),
+            StoreError::QuantityExhausted { agreement, unit, taken, max } => Self::Refused(
+                Refusal::new(
+                    Fault::Denied,
+                    "policy.quantity-exhausted",
+                    format!("agreement `{agreement}` allows {max} {} and {taken} are taken", unit.as_str()),
+                )
+                .by("quantity of data")
+                .cure("a new agreement, or a smaller part of the data"),
+            ),
             other => Self::Store(other),
         }
     }

@@ -8,11 +8,12 @@ use kontor_core::negotiation::Negotiation;
 use kontor_core::transfer::Transfer;
 
 use super::{
-    Batch, Column, Committed, Expect, Filter, Record, Row, StoreError, UseRecord, Versioned, WakeRecord, Work,
+    Batch, Column, Committed, Expect, Filter, QuantityTaken, QuantityTotal, Record, Row, StoreError, UseRecord,
+    Versioned, WakeRecord, Work,
 };
 use crate::model::{
-    AgreementRecord, AuditRecord, DatasetRecord, FlowReport, OfferRecord, OutboxEntry, PolicyRecord, Publication,
-    TransferDetail,
+    AgreementRecord, AuditRecord, DatasetRecord, DutyRecord, FactRecord, FlowReport, OfferRecord, OutboxEntry,
+    PolicyRecord, Publication, ReceivedRecord, TransferDetail,
 };
 
 /// Everything under one mutex, which is never held across an await.
@@ -84,7 +85,7 @@ fn fits<R: Record>(record: &R, filter: &Filter) -> bool {
 
 fn time_of<R: Record>(record: &R, name: &str) -> Option<i64> {
     record.columns().into_iter().find_map(|(column, value)| match value {
-        Column::Time(at) if column == name => Some(at.as_microsecond()),
+        Column::Time(Some(at)) if column == name => Some(at.as_microsecond()),
         Column::Time(_) | Column::Text(_) => None,
     })
 }
@@ -221,6 +222,11 @@ tables! {
     offers: OfferRecord,
     publications: Publication,
     audit: AuditRecord,
+    facts: FactRecord,
+    duties: DutyRecord,
+    received: ReceivedRecord,
+    quantities: QuantityTaken,
+    quantity_totals: QuantityTotal,
 }
 
 impl Work for Tables {

@@ -38,7 +38,7 @@ const STATEMENTS_MAX: usize = 128;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The schema, step by step. Never change a step that was released: append one.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
 
 /// SQLite in a data directory. The last clone that is dropped closes it.
 #[derive(Debug, Clone)]
@@ -420,7 +420,7 @@ fn put<R: Record>(connection: &Connection, record: &R, expect: Expect, now: Time
         names.push((name, values.len() + 1));
         values.push(match column {
             Column::Text(text) => text.map_or(Value::Null, |text| Value::Text(text.to_owned())),
-            Column::Time(at) => Value::Integer(at.as_microsecond()),
+            Column::Time(at) => at.map_or(Value::Null, |at| Value::Integer(at.as_microsecond())),
         });
     }
     let column_names: String = names.iter().map(|(name, _)| format!(", {name}")).collect();

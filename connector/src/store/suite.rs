@@ -12,7 +12,7 @@ use kontor_core::transfer::Begin;
 use kontor_vocab::odrl::PolicyDocument;
 
 use super::*;
-use crate::model::{AgreementState, FlowOutcome, Machine, SourceSpec, TokenBinding};
+use crate::model::{AgreementState, DutyTask, FlowOutcome, Machine, ReceivedState, SourceSpec, TokenBinding};
 
 macro_rules! suite {
     ($($name:ident),* $(,)?) => {
@@ -61,6 +61,13 @@ suite![
     the_audit_log_counts_up_and_filters,
     publications_are_kept_by_broker,
     a_healthy_store_says_so,
+    facts_are_kept_by_register_and_subject,
+    a_register_is_replaced_as_a_whole,
+    a_duty_is_made_once_and_settled_once,
+    a_pending_duty_is_due_until_it_is_settled,
+    what_was_received_only_moves_on,
+    parallel_flows_never_take_more_bytes_than_allowed,
+    bytes_that_were_not_used_are_given_back,
 ];
 
 // ── values ──
@@ -107,6 +114,7 @@ fn transfer(id: &str, agreement: &str) -> Transfer {
         agreement: agreement_id(agreement),
         dataset: dataset_id("d"),
         format: "HttpData-PULL".to_owned(),
+        purpose: vec!["urn:purpose:research".to_owned()],
     })
 }
 
@@ -161,6 +169,7 @@ fn dataset(id: &str) -> DatasetRecord {
         keywords: vec!["harbour".to_owned()],
         media_type: "text/csv".to_owned(),
         source: SourceSpec::File { path: "/data/ships.csv".to_owned() },
+        labels: [("classification".to_owned(), serde_json::json!("urn:level:2"))].into(),
         created: at(0),
     }
 }
@@ -195,6 +204,50 @@ fn flow(id: &str, bytes: u64) -> FlowReport {
 
 fn use_of(agreement: &str, transfer: &str, flow: &str, max: Option<u64>) -> TakeUse {
     TakeUse { agreement: agreement_id(agreement), transfer: pid(transfer), flow: flow.to_owned(), max }
+}
+
+fn bytes_of(name: &str, amount: u64, max: u64) -> TakeQuantity {
+    TakeQuantity { agreement: agreement_id("a"), unit: Unit::Bytes, name: name.to_owned(), amount, max: Some(max) }
+}
+
+fn fact(subject: &Subject, name: &str, until: Option<Timestamp>) -> FactRecord {
+    FactRecord {
+        subject: subject.clone(),
+        name: name.to_owned(),
+        value: serde_json::json!(["urn:place:1"]),
+        since: at(0),
+        valid_until: until,
+        note: String::new(),
+    }
+}
+
+fn duty(id: &str, due: Timestamp) -> DutyRecord {
+    DutyRecord {
+        id: id.to_owned(),
+        agreement: agreement_id("a"),
+        transfer: Some(pid("t")),
+        role: Role::Consumer,
+        counterparty: who("them"),
+        key: "k".to_owned(),
+        path: "permission[0].duty[0]".to_owned(),
+        task: DutyTask::Delete,
+        state: DutyProgress::Pending,
+        due,
+        attempts: 0,
+        next_attempt: due,
+        last_error: None,
+        created: at(0),
+    }
+}
+
+fn received(state: ReceivedState) -> ReceivedRecord {
+    ReceivedRecord {
+        transfer: pid("t"),
+        agreement: agreement_id("a"),
+        counterparty: who("them"),
+        path: "/received/ships.csv".to_owned(),
+        state,
+    }
 }
 
 fn is_duplicate<T>(result: Result<T, StoreError>, kind: &str) -> bool {
@@ -667,6 +720,135 @@ async fn publications_are_kept_by_broker(store: Store) {
     assert_eq!(store.publications().await.unwrap(), vec![renewed]);
     store.commit(Batch { delete_publication: Some(who("broker")), ..Batch::new(at(0)) }).await.unwrap();
     assert_eq!(store.publications().await.unwrap(), Vec::new());
+}
+
+async fn facts_are_kept_by_register_and_subject(store: Store) {
+    let (ours, theirs) = (Subject::Participant(who("us")), Subject::Participant(who("them")));
+    let batch = Batch::new(at(0))
+        .with_fact(fact(&ours, "spatial", None))
+        .with_fact(fact(&theirs, "spatial", Some(at(9))))
+        .with_fact(fact(&Subject::Events, "urn:event:fair", None))
+        .with_fact(fact(&Subject::Agreement(agreement_id("urn:participant:us")), "consent", None));
+    store.commit(batch).await.unwrap();
+    assert_eq!(store.facts(&ours).await.unwrap(), vec![fact(&ours, "spatial", None)]);
+    // The same name again is the same fact.
+    store.commit(Batch::new(at(1)).with_fact(fact(&theirs, "spatial", None))).await.unwrap();
+    assert_eq!(store.facts(&theirs).await.unwrap(), vec![fact(&theirs, "spatial", None)]);
+    assert_eq!(store.facts(&Subject::States).await.unwrap(), Vec::new());
+    let forget = Batch { delete_facts: vec![(ours.clone(), "spatial".to_owned())], ..Batch::new(at(2)) };
+    store.commit(forget.clone()).await.unwrap();
+    assert_eq!(store.facts(&ours).await.unwrap(), Vec::new());
+    assert!(matches!(store.commit(forget).await, Err(StoreError::NotFound { what: "fact", .. })));
+}
+
+async fn a_register_is_replaced_as_a_whole(store: Store) {
+    let (ours, theirs) = (Subject::Participant(who("us")), Subject::Participant(who("them")));
+    let batch = Batch::new(at(0)).with_fact(fact(&ours, "spatial", None)).with_fact(fact(&theirs, "role", None));
+    store.commit(batch).await.unwrap();
+    let replace = Batch { clear_facts: Some(ours.clone()), ..Batch::new(at(1)) }.with_fact(fact(&ours, "role", None));
+    store.commit(replace).await.unwrap();
+    assert_eq!(store.facts(&ours).await.unwrap(), vec![fact(&ours, "role", None)]);
+    assert_eq!(store.facts(&theirs).await.unwrap(), vec![fact(&theirs, "role", None)]);
+}
+
+async fn a_duty_is_made_once_and_settled_once(store: Store) {
+    store.commit(Batch::new(at(0)).owing(duty("one", at(5)))).await.unwrap();
+    let failed = DutyRecord { attempts: 1, next_attempt: at(7), ..duty("one", at(5)) };
+    store.commit(Batch { duties_tried: vec![failed.clone()], ..Batch::new(at(5)) }).await.unwrap();
+    // The occasion again, after a crash: the duty stays as it is.
+    store.commit(Batch::new(at(6)).owing(duty("one", at(5)))).await.unwrap();
+    let all = DutyFilter { agreement: Some(agreement_id("a")), transfer: Some(pid("t")), ..DutyFilter::default() };
+    let held = |listing: Listing<Versioned<DutyRecord>>| -> Vec<DutyRecord> {
+        listing.items.into_iter().map(|found| found.value).collect()
+    };
+    assert_eq!(held(store.duties(&all, &Page::default()).await.unwrap()), vec![failed.clone()]);
+    let done = |text: &str| DutyRecord {
+        state: DutyProgress::Fulfilled { at: at(7), detail: text.to_owned() },
+        ..failed.clone()
+    };
+    store.commit(Batch { duties_tried: vec![done("done")], ..Batch::new(at(7)) }).await.unwrap();
+    store.commit(Batch { duties_tried: vec![done("again")], ..Batch::new(at(8)) }).await.unwrap();
+    store.commit(Batch { duties_tried: vec![duty("unknown", at(5))], ..Batch::new(at(8)) }).await.unwrap();
+    let fulfilled = DutyFilter { state: Some("fulfilled"), ..DutyFilter::default() };
+    assert_eq!(held(store.duties(&fulfilled, &Page::default()).await.unwrap()), vec![done("done")]);
+    let pending = DutyFilter { state: Some("pending"), ..DutyFilter::default() };
+    assert_eq!(held(store.duties(&pending, &Page::default()).await.unwrap()), Vec::new());
+}
+
+async fn a_pending_duty_is_due_until_it_is_settled(store: Store) {
+    assert_eq!(store.next_duty().await.unwrap(), None);
+    store.commit(Batch::new(at(0)).owing(duty("late", at(9))).owing(duty("soon", at(5)))).await.unwrap();
+    assert_eq!(store.next_duty().await.unwrap(), Some(at(5)));
+    assert_eq!(store.duties_due(at(4), 10).await.unwrap(), Vec::new());
+    assert_eq!(store.duties_due(at(5), 10).await.unwrap(), vec![duty("soon", at(5))]);
+    let done = DutyRecord { state: DutyProgress::Violated { at: at(5), detail: String::new() }, ..duty("soon", at(5)) };
+    store.commit(Batch { duties_tried: vec![done], ..Batch::new(at(5)) }).await.unwrap();
+    assert_eq!(store.duties_due(at(8), 10).await.unwrap(), Vec::new());
+    assert_eq!(store.next_duty().await.unwrap(), Some(at(9)));
+}
+
+async fn what_was_received_only_moves_on(store: Store) {
+    let kept = || ReceivedState::Kept { at: at(1), bytes: 3, digest_blake3: "00".to_owned() };
+    let gone = || ReceivedState::Deleted { at: at(2), received: at(1), bytes: 3, digest_blake3: "00".to_owned() };
+    for state in [ReceivedState::Receiving, kept(), ReceivedState::Receiving] {
+        store.commit(Batch::new(at(0)).receiving(received(state))).await.unwrap();
+    }
+    assert_eq!(store.received(&pid("t")).await.unwrap(), Some(received(kept())));
+    for state in [gone(), kept()] {
+        store.commit(Batch::new(at(0)).receiving(received(state))).await.unwrap();
+    }
+    assert_eq!(store.received_at("/received/ships.csv").await.unwrap(), vec![received(gone())]);
+    assert_eq!(store.received_at("/received").await.unwrap(), Vec::new());
+    assert_eq!(store.received_all(&Page::default()).await.unwrap().items.len(), 1);
+}
+
+async fn parallel_flows_never_take_more_bytes_than_allowed(store: Store) {
+    let tasks: Vec<_> = (0..16)
+        .map(|task| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut won = 0_u64;
+                for step in 1..=10 {
+                    let take = bytes_of(&format!("flow {task}"), step * 10, 777);
+                    match store.commit(Batch::new(at(0)).taking_quantity(take)).await {
+                        Ok(_) => won = step * 10,
+                        Err(StoreError::QuantityExhausted { taken, max, .. }) => {
+                            assert!(max == 777 && taken <= 777 && taken + step * 10 > 777, "{taken}");
+                        }
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+                won
+            })
+        })
+        .collect();
+    let mut sum = 0;
+    for task in tasks {
+        sum += task.await.unwrap();
+    }
+    assert_eq!(sum, 770, "all that is left in tens is taken, and no byte more");
+    assert_eq!(store.quantity_taken(&agreement_id("a"), Unit::Bytes).await.unwrap(), 770);
+}
+
+async fn bytes_that_were_not_used_are_given_back(store: Store) {
+    let take = |name: &str, amount| store.commit(Batch::new(at(0)).taking_quantity(bytes_of(name, amount, 100)));
+    let a = agreement_id("a");
+    let taken = || store.quantity_taken(&a, Unit::Bytes);
+    take("one", 100).await.unwrap();
+    let (agreement, unit) = (agreement_id("a"), Unit::Bytes);
+    let error = StoreError::QuantityExhausted { agreement, unit, taken: 100, max: 100 };
+    assert_eq!(take("two", 1).await, Err(error));
+    take("one", 60).await.unwrap();
+    take("two", 40).await.unwrap();
+    assert_eq!(taken().await.unwrap(), 100);
+    // Records are counted apart.
+    let records = TakeQuantity { unit: Unit::Records, ..bytes_of("one", 7, 7) };
+    store.commit(Batch::new(at(0)).taking_quantity(records)).await.unwrap();
+    // Giving back is never refused, not even above a limit that shrank.
+    let less = TakeQuantity { max: Some(10), ..bytes_of("two", 30, 0) };
+    store.commit(Batch::new(at(0)).taking_quantity(less)).await.unwrap();
+    assert_eq!(taken().await.unwrap(), 90);
+    assert_eq!(store.quantity_taken(&agreement_id("a"), Unit::Records).await.unwrap(), 7);
 }
 
 async fn a_healthy_store_says_so(store: Store) {

@@ -1,5 +1,6 @@
 //! What we offer, and what others offer: datasets, policies, offers, remote catalogues.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -47,6 +48,8 @@ struct NewDataset {
     #[serde(default = "octets")]
     media_type: String,
     source: SourceSpec,
+    #[serde(default)]
+    labels: BTreeMap<String, Value>,
 }
 
 fn octets() -> String {
@@ -74,6 +77,7 @@ async fn put_dataset(State(control): State<Arc<Control>>, body: Result<Bytes, By
         keywords: new.keywords,
         media_type: new.media_type,
         source: new.source,
+        labels: new.labels,
         created: jiff::Timestamp::now(),
     };
     control.put_dataset(record.clone()).await?;
