@@ -1,0 +1,58 @@
+//! Any bytes as a policy document: reading, deciding, planning and comparing are total, and what was read once reads
+//! the same again.
+
+#![no_main]
+
+use jiff::{SignedDuration, Timestamp};
+use kontor_core::id::ParticipantId;
+use kontor_core::policy::{
+    Relation, Request, World, compare, could_allow, evaluate, explain, first_allowed, parse, plan, report,
+    terms_digest, unenforceable,
+};
+use kontor_vocab::context::compact;
+use kontor_vocab::odrl::PolicyDocument;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(document) = serde_json::from_slice::<PolicyDocument>(bytes) else { return };
+    let text = serde_json::to_string(&document).expect("JSON is written");
+    let again: PolicyDocument = serde_json::from_str(&text).expect("what was written is read");
+    assert_eq!(document, again, "a document that travels stays what it is");
+
+    let short = compact(document.to_value());
+    assert_eq!(compact(short.clone()), short, "compacting twice changes nothing more");
+
+    let policy = match parse(&document) {
+        Ok(policy) => policy,
+        Err(problems) => {
+            assert!(!problems.is_empty(), "a refusal says why");
+            return;
+        }
+    };
+    let short = PolicyDocument::from_value(short).expect("a policy is an object");
+    let read_again = parse(&short).expect("the compact form is the same policy");
+    assert_eq!(terms_digest(&policy), terms_digest(&read_again));
+    assert_eq!(policy, read_again);
+
+    let _ = (plan(&policy), explain(&policy), unenforceable(&policy));
+    assert!(!matches!(compare(&policy, &policy), Relation::Wider(_) | Relation::Narrower | Relation::Conflict(_)));
+
+    let request = Request {
+        action: "use".to_owned(),
+        assignee: ParticipantId::parse("urn:me").expect("an identifier"),
+        target: Some("urn:data:1".to_owned()),
+    };
+    let now = Timestamp::from_second(1_900_000_000).expect("a time");
+    let world = World { now, agreed_at: Some(now), uses: Some(1), ..World::default() };
+    let _ = (report(&policy, &request, &world), first_allowed(&policy, &request, &world));
+    let _ = could_allow(&policy, &request, now);
+    let decision = evaluate(&policy, &request, &world);
+    if let Some(until) = decision.valid_until {
+        assert!(until > now, "a decision holds at least now");
+        let at = |now: Timestamp| evaluate(&policy, &request, &World { now, ..world.clone() }).allowed;
+        assert_ne!(at(until), decision.allowed, "it turns at its end");
+        if let Ok(before) = until.checked_sub(SignedDuration::from_nanos(1)) {
+            assert_eq!(at(before), decision.allowed, "and not before");
+        }
+    }
+});
