@@ -475,8 +475,8 @@ mod tests {
 
     use super::*;
 
-    fn declared(purpose: Value) -> Result<Vec<String>, Refusal> {
-        let body = json!({ "@context": dsp::context(), "@type": "TransferRequestMessage", PURPOSE: purpose });
+    fn declared(value: Value) -> Result<Vec<String>, Refusal> {
+        let body = json!({ "@context": dsp::context(), "@type": "TransferRequestMessage", PURPOSE: value });
         purpose(&parse(body.to_string().as_bytes(), "TransferRequestMessage")?.document)
     }
 
