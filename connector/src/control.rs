@@ -4,11 +4,13 @@
 //!   that writes protocol state.
 //! * [`automation`]: what is decided without a person, looked up by role and state.
 //! * [`negotiation`], [`transfer`], [`catalog`]: gather facts for messages and commands.
+//! * [`capability`]: what we enforce, as a document for peers.
 //! * [`dispatch`]: drains the outbox, woken at once; [`deadline`]: due wake-ups.
 //! * [`publish`]: the self-description, sent to the brokers.
 
 pub mod advance;
 pub mod automation;
+pub mod capability;
 pub mod catalog;
 pub mod deadline;
 pub mod dispatch;

@@ -1,7 +1,7 @@
 //! Policies in words through the management API: the same as the command line says.
 
 use kontor_tests::terms::{times, under};
-use kontor_tests::{DataSpace, terms};
+use kontor_tests::{DataSpace, Reply, terms};
 use serde_json::json;
 
 #[tokio::test]
@@ -60,4 +60,35 @@ async fn what_cannot_be_answered_is_a_problem_with_its_cure() {
     // A kept policy of such a name could not be asked for.
     let kept = json!({ "id": "templates", "policy": terms::open() });
     provider.post("/policies", kept).await.refused(400, &["`templates`", "another name"]);
+}
+
+#[tokio::test]
+async fn peers_read_what_a_connector_enforces_and_it_refuses_the_rest_before_an_agreement() {
+    let space = DataSpace::with_broker();
+    let (provider, consumer) = space.pair();
+    let own = provider.get("/capabilities").await.ok();
+    assert_eq!(own["participant"], provider.id.as_str());
+    // A peer reads the same over mutual TLS, at the address that the self-description names.
+    let friend = space.fake("friend", |seen| Reply::ack(seen, "urn:uuid:0")).await;
+    assert_eq!(friend.get(&provider, "/capabilities").await.ok(), own);
+    let described = provider.get("/self-description").await.ok().to_string();
+    assert!(described.contains(&format!("{}/capabilities", provider.address())), "{described}");
+
+    // What is not in it is neither put up nor asked for: each side refuses before an agreement.
+    let terms = |list: &str| -> Vec<String> {
+        own[list].as_array().unwrap().iter().map(|entry| entry["term"].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(
+        terms("operands").contains(&"dateTime".to_owned()) && !terms("operands").contains(&"unitOfCount".to_owned())
+    );
+    let dataset = provider.publish("fairs", &terms::open()).await;
+    let unheld = under("unitOfCount", "eq", "urn:story:fortnight");
+    let offer = json!({ "dataset": dataset, "policy": unheld });
+    provider.post("/offers", offer).await.refused(422, &["unitOfCount", "cure"]);
+    let wish = terms::offer(&unheld, "urn:story:offer:fairs", &dataset, &provider.id);
+    let asked = json!({ "counterparty": provider.id, "address": provider.address(), "offer": wish });
+    consumer.post("/negotiations", asked).await.refused(422, &["unitOfCount"]);
+    let request = terms::contract_request(&terms::urn(), &friend.address, &wish);
+    friend.post(&provider, "/negotiations/request", &request).await.refused(400, &["unitOfCount"]);
+    assert!(provider.list("negotiations").await.is_empty());
 }

@@ -5,6 +5,7 @@
 //! never means true. The numbered rules are in `SEMANTICS.md`.
 
 mod compare;
+mod describe;
 mod enforce;
 mod evaluate;
 mod literal;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::ParticipantId;
 
 pub use compare::{Compared, Difference, Relation, RelationKind, compare, compared};
+pub use describe::{CAPABILITIES_VERSION, Capability, CapabilityDocument, describe};
 pub use enforce::{ACTIONS_ENFORCED, OPERANDS_ENFORCED, PROFILES_KNOWN, enforceable, refusal, unenforceable};
 pub use evaluate::{REASONS_MAX, could_allow, evaluate, first_allowed};
 pub use literal::{DURATION_YEARS_MAX, Duration};

@@ -236,6 +236,7 @@ impl Control {
                     "@id": part("dsp"),
                     "@type": "dcat:DataService",
                     "dcat:endpointURL": iri_of(&self.protocol_base()),
+                    "dcat:endpointDescription": iri_of(&self.capabilities_url()),
                     "dct:conformsTo": iri_of(iri::DSPACE),
                 },
                 "dcat:dataset": datasets,

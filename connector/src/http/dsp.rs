@@ -4,6 +4,7 @@
 //! the policy says no, 404 for unknown *and* for not yours.
 
 pub mod after;
+pub mod capability;
 pub mod catalog;
 pub mod negotiation;
 pub mod transfer;
@@ -25,7 +26,11 @@ use crate::control::error::ControlError;
 
 /// All routes of the protocol, below `/dsp/2025-1`, and the version document.
 pub fn router(control: Arc<Control>) -> Router {
-    let protocol = Router::new().merge(catalog::routes()).merge(negotiation::routes()).merge(transfer::routes());
+    let protocol = Router::new()
+        .merge(capability::routes())
+        .merge(catalog::routes())
+        .merge(negotiation::routes())
+        .merge(transfer::routes());
     Router::new().nest("/dsp/2025-1", protocol).merge(version::routes()).with_state(control)
 }
 

@@ -829,3 +829,22 @@ fn a_difference_is_named_in_words() {
         assert_eq!((found.relation, words.as_deref()), (relation, difference), "{offered} then {requested}");
     }
 }
+
+#[test]
+fn the_capability_document_says_what_a_plan_says() {
+    let found = describe();
+    let operands: Vec<&str> = found.operands.iter().map(|operand| operand.term.as_str()).collect();
+    for operand in OPERANDS_ENFORCED {
+        assert!(operands.contains(operand), "{operand} is not in {operands:?}");
+    }
+    for operand in &found.operands {
+        assert!(OPERANDS_ENFORCED.contains(&operand.term.as_str()), "{operand:?}");
+        assert!(!operand.enforced.is_empty() && !operand.operators.is_empty(), "{operand:?}");
+    }
+    let actions: Vec<&str> = found.actions.iter().map(|action| action.term.as_str()).collect();
+    assert_eq!(actions, ACTIONS_ENFORCED);
+    assert_eq!(found.conflict, ["prohibit"]);
+    assert_eq!(found.logical, ["and", "or", "xone"]);
+    let text = serde_json::to_string(&found).unwrap();
+    assert_eq!(serde_json::from_str::<CapabilityDocument>(&text).unwrap(), found);
+}

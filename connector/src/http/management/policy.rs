@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{Path, Query, RawQuery};
+use axum::extract::{Path, Query, RawQuery, State};
 use axum::routing::{get, post};
 use jiff::Timestamp;
 use kontor_core::id::ParticipantId;
@@ -25,6 +25,7 @@ pub(super) const TAKEN: [&str; 3] = ["check", "explain", "templates"];
 
 pub(super) fn routes() -> Router<Arc<Control>> {
     Router::new()
+        .route("/capabilities", get(capabilities))
         .route("/policies/check", post(checked))
         .route("/policies/explain", post(explained))
         .route("/policies/templates", get(templates))
@@ -97,6 +98,10 @@ fn with_text(mut value: Value, text: String) -> Value {
         map.insert("text".to_owned(), Value::String(text));
     }
     value
+}
+
+async fn capabilities(State(control): State<Arc<Control>>) -> Answer {
+    Ok(ok(&control.capabilities()))
 }
 
 async fn templates() -> Answer {
