@@ -10,12 +10,12 @@ use kontor_core::negotiation::{self, Negotiation, OfferKind, Related};
 use kontor_core::refusal::Refusal;
 use kontor_core::transfer::{self, Transfer};
 
-use super::automation::{Action, Decision, state_entered};
+use super::automation::{Action, Decision, Visits};
 use super::error::ControlError;
 use super::wire_format::{self, Pids};
 use super::{Control, fresh_urn};
 use crate::model::{AgreementRecord, AgreementState, AuditRecord, Machine, OutboxEntry, TransferDetail};
-use crate::store::{Batch, StoreError};
+use crate::store::{AuditFilter, Batch, Page, StoreError};
 
 /// How often one input is stepped again after somebody else changed the same process.
 const CONFLICTS_MAX: u32 = 32;
@@ -42,8 +42,8 @@ struct Settled<T> {
     outgoing: Vec<OutboxEntry>,
     flow: Option<FlowOrder>,
     later: Option<Decision>,
-    /// The states that were entered since the last commit.
-    entered: Vec<&'static str>,
+    /// The states that were entered so far, where a rule counts them.
+    visits: Visits,
     changed: bool,
 }
 
@@ -85,14 +85,14 @@ impl Control {
         terms: Terms<'_>,
         batch: Batch,
     ) -> Result<Advanced<Negotiation>, ControlError> {
-        let settled = self.settle_negotiation(negotiation, input, terms, batch).await?;
-        let Settled { next, mut batch, outgoing, later, entered, changed, .. } = settled;
+        let visits = self.visits(&negotiation.id).await?;
+        let settled = self.settle_negotiation(negotiation, input, terms, batch, visits).await?;
+        let Settled { next, mut batch, outgoing, later, changed, .. } = settled;
         if changed {
             batch.negotiation = Some((next.clone(), version));
         }
         if changed || !batch.outbox_done.is_empty() {
             self.parts.store.commit(batch).await?;
-            self.parts.rules.entered(&next.id, &entered, next.state.name().is_terminal());
             self.changed(&next.id);
         }
         if let Some(decision) = later {
@@ -107,17 +107,11 @@ impl Control {
         input: Option<negotiation::Input>,
         terms: Terms<'_>,
         batch: Batch,
+        visits: Visits,
     ) -> Result<Settled<Negotiation>, ControlError> {
         let now = self.now();
-        let mut settled = Settled {
-            next: negotiation,
-            batch,
-            outgoing: Vec::new(),
-            flow: None,
-            later: None,
-            entered: Vec::new(),
-            changed: false,
-        };
+        let mut settled =
+            Settled { next: negotiation, batch, outgoing: Vec::new(), flow: None, later: None, visits, changed: false };
         settled.batch.now = now;
         let settle_rules = input.is_none();
         if let Some(input) = input {
@@ -132,7 +126,7 @@ impl Control {
             if settled.next.pending.is_some() || !(settled.changed || settle_rules) {
                 break;
             }
-            let Some(decision) = self.parts.rules.negotiation(&settled.next, &settled.entered) else { break };
+            let Some(decision) = self.parts.rules.negotiation(&settled.next, &settled.visits) else { break };
             if !decision.after.is_zero() {
                 settled.later = Some(decision);
                 break;
@@ -171,7 +165,7 @@ impl Control {
                     settled.batch.agreement = Some(agreement_record(&next, *agreement));
                 }
                 Effect::Record(record) => {
-                    settled.entered.extend(state_entered(&record.event));
+                    settled.visits.count(&record.event);
                     let agreement = next.agreement().map(|agreement| agreement.id.clone());
                     settled.batch.audit.push(audit(&next.id, &next.counterparty, agreement, record, now));
                 }
@@ -219,7 +213,7 @@ impl Control {
         batch: Batch,
     ) -> Result<Advanced<Transfer>, ControlError> {
         let settled = self.settle_transfer(transfer, input, batch).await?;
-        let Settled { next, mut batch, outgoing, flow, later, entered, changed } = settled;
+        let Settled { next, mut batch, outgoing, flow, later, changed, .. } = settled;
         if !changed && !batch.outbox_done.is_empty() {
             batch.transfer_detail = None;
             self.parts.store.commit(batch).await?;
@@ -232,7 +226,6 @@ impl Control {
                 self.stop_flow(&next, *reason);
             }
             self.parts.store.commit(batch).await?;
-            self.parts.rules.entered(&next.id, &entered, next.state.name().is_terminal());
             self.changed(&next.id);
             if wakes {
                 self.wake.notify_one();
@@ -252,15 +245,9 @@ impl Control {
         batch: Batch,
     ) -> Result<Settled<Transfer>, ControlError> {
         let now = self.now();
-        let mut settled = Settled {
-            next: transfer,
-            batch,
-            outgoing: Vec::new(),
-            flow: None,
-            later: None,
-            entered: Vec::new(),
-            changed: false,
-        };
+        let visits = self.visits(&transfer.id).await?;
+        let mut settled =
+            Settled { next: transfer, batch, outgoing: Vec::new(), flow: None, later: None, visits, changed: false };
         settled.batch.now = now;
         let settle_rules = input.is_none();
         let permission = self.permission(&settled.next, now).await?;
@@ -277,7 +264,7 @@ impl Control {
             if settled.next.pending.is_some() || !(settled.changed || settle_rules) {
                 break;
             }
-            let Some(decision) = self.parts.rules.transfer(&settled.next, &settled.entered) else { break };
+            let Some(decision) = self.parts.rules.transfer(&settled.next, &settled.visits) else { break };
             if !decision.after.is_zero() {
                 settled.later = Some(decision);
                 break;
@@ -303,6 +290,25 @@ impl Control {
             }
         }
         Ok(settled)
+    }
+
+    /// How often a process entered its states so far, where a rule asks for it: by its lines of the audit log, which are
+    /// committed with the states, so that no restart forgets a visit.
+    async fn visits(&self, process: &ProcessId) -> Result<Visits, ControlError> {
+        let mut visits = Visits::default();
+        if !self.parts.rules.count_visits() {
+            return Ok(visits);
+        }
+        let filter = AuditFilter { process: Some(process.clone()), ..AuditFilter::default() };
+        let mut page = Page::largest();
+        loop {
+            let listing = self.parts.store.audit(&filter, &page).await?;
+            listing.items.iter().for_each(|line| visits.count(&line.record.event));
+            match listing.next {
+                Some(next) => page.after = Some(next),
+                None => return Ok(visits),
+            }
+        }
     }
 
     /// An unchanged transfer may still ask to be woken again.
@@ -337,7 +343,7 @@ impl Control {
                 Effect::StopFlow(reason) => settled.flow = Some(FlowOrder::Stop(reason)),
                 Effect::WakeAt(at) => settled.batch.wake = Some((next.id.clone(), Some(at))),
                 Effect::Record(record) => {
-                    settled.entered.extend(state_entered(&record.event));
+                    settled.visits.count(&record.event);
                     settled.batch.audit.push(audit(
                         &next.id,
                         &next.counterparty,

@@ -20,10 +20,8 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::Duration;
 
-use kontor_core::id::ProcessId;
 use kontor_core::negotiation::{Negotiation, OfferKind, Role, State, StateName};
 use kontor_core::policy::RelationKind;
 use kontor_core::transfer::{self, Transfer};
@@ -128,15 +126,32 @@ pub struct Rules {
     approval: Approval,
     narrower: Approval,
     rules: Vec<Rule>,
-    /// How often a process entered a state; kept only when a rule counts visits.
-    visits: Mutex<HashMap<(ProcessId, &'static str), u32>>,
+}
+
+/// How often a process entered its states, told by the records of its steps.
+#[derive(Debug, Default)]
+pub struct Visits(HashMap<&'static str, u32>);
+
+impl Visits {
+    /// Counts a record; one that tells of no state counts nothing.
+    pub fn count(&mut self, event: &str) {
+        if let Some(state) = state_entered(event) {
+            let count = self.0.entry(state).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// Which visit of the state this is, 1 for the first.
+    fn of(&self, state: &str) -> u32 {
+        self.0.get(state).copied().unwrap_or(0).max(1)
+    }
 }
 
 impl Rules {
     /// The built-in rules alone.
     #[must_use]
     pub fn built_in(approval: Approval) -> Self {
-        Self { approval, narrower: Approval::Manual, rules: Vec::new(), visits: Mutex::default() }
+        Self { approval, narrower: Approval::Manual, rules: Vec::new() }
     }
 
     /// The same, with who agrees to requests that are narrower than a published offer.
@@ -190,38 +205,27 @@ impl Rules {
                 });
             }
         }
-        Ok(Self { approval, narrower: Approval::Manual, rules: file.rule, visits: Mutex::default() })
+        Ok(Self { approval, narrower: Approval::Manual, rules: file.rule })
     }
 
-    /// Notes the states that a process entered in a step that was committed, for rules that count
-    /// visits.
-    pub fn entered(&self, process: &ProcessId, states: &[&'static str], terminal: bool) {
-        if !self.rules.iter().any(|rule| rule.visit.is_some()) {
-            return;
-        }
-        let mut visits = self.visits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if terminal {
-            visits.retain(|(known, _), _| known != process);
-            return;
-        }
-        for state in states {
-            *visits.entry((process.clone(), state)).or_insert(0) += 1;
-        }
+    /// Whether any rule counts visits; otherwise nobody needs to.
+    #[must_use]
+    pub fn count_visits(&self) -> bool {
+        self.rules.iter().any(|rule| rule.visit.is_some())
     }
 
     /// What to do with a negotiation as it stands; `None` leaves it to a person or the peer.
-    /// `entered` are the states that it entered since the last commit.
+    /// `visits` include those of the step that is not committed yet.
     #[must_use]
-    pub fn negotiation(&self, negotiation: &Negotiation, entered: &[&'static str]) -> Option<Decision> {
+    pub fn negotiation(&self, negotiation: &Negotiation, visits: &Visits) -> Option<Decision> {
         let subjects: Vec<&str> = match negotiation.offer() {
             Some(offer) => vec![offer.target.as_str(), offer.id.as_str()],
             None => negotiation.agreement().map(|agreement| agreement.target.as_str()).into_iter().collect(),
         };
         let state = negotiation.state.name();
         let relation = negotiation.compared.as_ref().map(|compared| compared.relation);
-        let process = (&negotiation.id, entered);
         let asked = (Machine::Negotiation, negotiation.role, state.as_str());
-        if let Some(found) = self.of_file(asked, &subjects, relation, process) {
+        if let Some(found) = self.of_file(asked, &subjects, relation, visits) {
             return found;
         }
         let at_once = |action| Some(Decision { action, after: Duration::ZERO });
@@ -246,13 +250,13 @@ impl Rules {
         }
     }
 
-    /// What to do with a transfer as it stands; `entered` as for a negotiation.
+    /// What to do with a transfer as it stands; `visits` as for a negotiation.
     #[must_use]
-    pub fn transfer(&self, transfer: &Transfer, entered: &[&'static str]) -> Option<Decision> {
+    pub fn transfer(&self, transfer: &Transfer, visits: &Visits) -> Option<Decision> {
         let subjects = [transfer.agreement.as_str(), transfer.dataset.as_str()];
         let state = transfer.state.name();
         let asked = (Machine::Transfer, transfer.role, state.as_str());
-        if let Some(found) = self.of_file(asked, &subjects, None, (&transfer.id, entered)) {
+        if let Some(found) = self.of_file(asked, &subjects, None, visits) {
             return found;
         }
         match (transfer.role, state) {
@@ -269,7 +273,7 @@ impl Rules {
         (machine, role, state): (Machine, Role, &'static str),
         subjects: &[&str],
         relation: Option<RelationKind>,
-        (process, entered): (&ProcessId, &[&'static str]),
+        visits: &Visits,
     ) -> Option<Option<Decision>> {
         let rule = self.rules.iter().find(|rule| {
             rule.machine == machine
@@ -277,19 +281,12 @@ impl Rules {
                 && rule.state == state
                 && rule.subject.as_deref().is_none_or(|subject| subjects.contains(&subject))
                 && rule.relation.as_ref().is_none_or(|wanted| relation.is_some_and(|found| wanted.contains(&found)))
-                && rule.visit.is_none_or(|wanted| self.visits_of(process, state, entered) == wanted)
+                && rule.visit.is_none_or(|wanted| visits.of(state) == wanted)
         })?;
         Some(match rule.action {
             Action::Hold => None,
             action => Some(Decision { action, after: Duration::from_millis(rule.after_ms) }),
         })
-    }
-
-    fn visits_of(&self, process: &ProcessId, state: &'static str, entered: &[&'static str]) -> u32 {
-        let visits = self.visits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let before = visits.get(&(process.clone(), state)).copied().unwrap_or(0);
-        let now = entered.iter().filter(|name| **name == state).count();
-        (before + u32::try_from(now).unwrap_or(u32::MAX)).max(1)
     }
 }
 
@@ -320,26 +317,23 @@ mod tests {
         action = "hold"
     "#;
 
-    fn decided(rules: &Rules, process: &str, entered: &[&'static str]) -> Option<Action> {
-        let process = ProcessId::parse(process).unwrap();
+    fn decided(rules: &Rules, events: &[&str]) -> Option<Action> {
+        let mut visits = Visits::default();
+        events.iter().for_each(|event| visits.count(event));
         let asked = (Machine::Negotiation, Role::Provider, "REQUESTED");
-        let found = rules.of_file(asked, &["urn:data:1"], None, (&process, entered));
+        let found = rules.of_file(asked, &["urn:data:1"], None, &visits);
         found.unwrap().map(|decision| decision.action)
     }
 
     #[test]
-    fn visits_are_counted_by_commit_and_process() {
+    fn visits_are_counted_by_the_records_of_a_process() {
         let rules = Rules::parse(Approval::Automatic, RULES).unwrap();
-        let first = ProcessId::parse("urn:p:1").unwrap();
-        assert_eq!(decided(&rules, "urn:p:1", &["REQUESTED"]), None, "the first visit is held");
-        // A step that lost to another commit has not entered anything.
-        assert_eq!(decided(&rules, "urn:p:1", &["REQUESTED"]), None);
-        rules.entered(&first, &["REQUESTED"], false);
-        // One step through two states: the offer was proven by the counter-request.
-        assert_eq!(decided(&rules, "urn:p:1", &["OFFERED", "REQUESTED"]), Some(Action::Terminate));
-        assert_eq!(decided(&rules, "urn:p:2", &["REQUESTED"]), None);
-        rules.entered(&first, &["TERMINATED"], true);
-        assert!(rules.visits.lock().unwrap().is_empty(), "an ended process is forgotten");
+        assert!(rules.count_visits() && !Rules::built_in(Approval::Automatic).count_visits());
+        assert_eq!(decided(&rules, &[]), None, "what stands in a state has entered it once");
+        assert_eq!(decided(&rules, &["negotiation.requested"]), None, "the first visit is held");
+        let again = ["negotiation.requested", "negotiation.intended", "negotiation.offered", "negotiation.requested"];
+        assert_eq!(decided(&rules, &again), Some(Action::Terminate));
+        assert_eq!(decided(&rules, &[again[0], again[0], again[0]]), None, "the third is not the second");
     }
 
     #[test]
@@ -354,10 +348,9 @@ mod tests {
     fn a_rule_can_ask_how_the_terms_compare() {
         let text = RULES.replacen("visit = 2", "relation = [\"wider\", \"conflict\"]", 1);
         let rules = Rules::parse(Approval::Automatic, &text).unwrap();
-        let process = ProcessId::parse("urn:p:1").unwrap();
         let decided = |relation| {
             let asked = (Machine::Negotiation, Role::Provider, "REQUESTED");
-            rules.of_file(asked, &["urn:data:1"], relation, (&process, &["REQUESTED"])).unwrap()
+            rules.of_file(asked, &["urn:data:1"], relation, &Visits::default()).unwrap()
         };
         assert_eq!(decided(Some(RelationKind::Wider)).map(|decision| decision.action), Some(Action::Terminate));
         assert_eq!(decided(Some(RelationKind::Narrower)), None);
