@@ -10,8 +10,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::process::{Child, Command};
+
+mod seed;
+
+use seed::{KIT, NEGOTIATIONS_PROVIDED, OWN, TRANSFERS, offer_id, subject};
 
 /// How long the whole kit may take; it takes about a minute.
 const KIT_TIME_MAX: Duration = Duration::from_secs(600);
@@ -19,22 +23,9 @@ const KIT_TIME_MAX: Duration = Duration::from_secs(600);
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 /// Seconds that the kit waits for one of our messages.
 const KIT_WAIT_SECONDS: u32 = 15;
-/// Who the kit is to us.
-const KIT: &str = "TCK_PARTICIPANT";
-/// Who we are to the kit.
-const OWN: &str = "kontor";
 
-const NEGOTIATIONS_PROVIDED: [&str; 15] = [
-    "01_01", "01_02", "01_03", "01_04", "02_01", "02_02", "02_03", "02_04", "02_05", "02_06", "02_07", "03_01",
-    "03_02", "03_03", "03_04",
-];
 const NEGOTIATIONS_CONSUMED: [&str; 16] = [
     "01_01", "01_02", "01_03", "01_04", "02_01", "02_02", "02_03", "02_04", "02_05", "02_06", "03_01", "03_02",
-    "03_03", "03_04", "03_05", "03_06",
-];
-/// Those provided, and again those consumed.
-const TRANSFERS: [&str; 16] = [
-    "01_01", "01_02", "01_03", "01_04", "01_05", "02_01", "02_02", "02_03", "02_04", "02_05", "03_01", "03_02",
     "03_03", "03_04", "03_05", "03_06",
 ];
 
@@ -239,24 +230,11 @@ async fn one_run(kit: &Kit, suite: &Path, program: &Path, folder: &Path, only: O
 
 /// Starts the connector with the kit's data in it, and waits for its addresses.
 async fn start(suite: &Path, program: &Path, folder: &Path) -> Result<(Child, Value)> {
-    let state = folder.join("state");
-    fs::create_dir_all(state.join("source"))?;
-    fs::write(state.join("source/sample.csv"), "station,value\nnorth,1\nsouth,2\n")?;
-    fs::write(folder.join("seed.json"), seed().to_string())?;
-    let rules = toml_text(&suite.join("rules.toml"))?;
-    fs::write(
-        folder.join("kontor.toml"),
-        format!(
-            "participant_id = \"{OWN}\"\ndata_dir = \"state\"\nprofile = \"insecure\"\n\
-             [protocol]\nlisten = \"127.0.0.1:0\"\n[management]\nlisten = \"127.0.0.1:0\"\n\
-             [automation]\nrules = {rules}\n\
-             [insecure]\ninitiation_listen = \"127.0.0.1:0\"\nseed = \"seed.json\"\n"
-        ),
-    )?;
+    seed::prepare(folder, &suite.join("rules.toml"))?;
     let log = fs::File::create(folder.join("kontor.log"))?;
     let mut connector = Command::new(program)
         .args(["serve", "--config"])
-        .arg(folder.join("kontor.toml"))
+        .arg(folder.join("settings.toml"))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
@@ -265,7 +243,7 @@ async fn start(suite: &Path, program: &Path, folder: &Path) -> Result<(Child, Va
         .with_context(|| format!("cannot start `{}`", program.display()))?;
     let began = Instant::now();
     loop {
-        if let Ok(text) = fs::read_to_string(state.join("addresses.json")) {
+        if let Ok(text) = fs::read_to_string(folder.join("state/addresses.json")) {
             return Ok((connector, serde_json::from_str(&text)?));
         }
         if let Some(status) = connector.try_wait()? {
@@ -274,39 +252,6 @@ async fn start(suite: &Path, program: &Path, folder: &Path) -> Result<(Child, Va
         ensure!(began.elapsed() < START_TIME_MAX, "the connector does not listen after {START_TIME_MAX:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-}
-
-/// A path as a TOML string.
-fn toml_text(path: &Path) -> Result<String> {
-    Ok(Value::from(path.to_str().context("a path is not UTF-8")?).to_string())
-}
-
-fn seed() -> Value {
-    let policy = json!({ "permission": [{ "action": "use" }] });
-    let mut offered: Vec<String> = vec!["CAT0101".to_owned(), "CAT0102".to_owned()];
-    offered.extend(NEGOTIATIONS_PROVIDED.iter().map(|test| subject("ACN", test)));
-    let datasets: Vec<Value> = offered.iter().map(|id| json!({ "id": id, "file": "sample.csv" })).collect();
-    let offers: Vec<Value> =
-        offered.iter().map(|id| json!({ "id": offer_id(id), "dataset": id, "policy": policy })).collect();
-    let mut agreements = Vec::new();
-    for test in TRANSFERS {
-        for (prefix, role) in [("ATP", "provider"), ("ATPC", "consumer")] {
-            agreements.push(json!({
-                "id": subject(prefix, test), "role": role, "counterparty": KIT, "dataset": "CAT0101", "policy": policy,
-            }));
-        }
-    }
-    json!({ "datasets": datasets, "offers": offers, "agreements": agreements })
-}
-
-/// `ACN0101` of `01_01`.
-fn subject(prefix: &str, test: &str) -> String {
-    format!("{prefix}{}", test.replace('_', ""))
-}
-
-/// One of the kit's tests has this form built in.
-fn offer_id(dataset: &str) -> String {
-    format!("CD123:{dataset}:456")
 }
 
 fn properties(addresses: &Value, callback_port: u16) -> Result<String> {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::programs::programs;
 use crate::space::Process;
 
 /// How long a story waits for anything before it has failed.
@@ -65,6 +66,21 @@ impl Participant {
         std::fs::write(&file, text.replacen("127.0.0.1:0", protocol, 1)).unwrap();
         let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
         Self { id: id.to_owned(), process, addresses, token, http }
+    }
+
+    /// Starts a connector of the profile `insecure` over a folder that holds its `settings.toml` and its `state`.
+    #[must_use]
+    pub fn insecure(id: &str, folder: &Path) -> Self {
+        Self::start(id, Process::new(id, programs().connector.clone(), folder))
+    }
+
+    /// Where the profile `insecure` lets others say "begin now".
+    ///
+    /// # Panics
+    /// Where its settings open no such port.
+    #[must_use]
+    pub fn initiation(&self) -> &str {
+        self.addresses["initiation"].as_str().unwrap()
     }
 
     /// The base of its protocol, for peers.
