@@ -67,3 +67,26 @@ fn what_to_try_next_works_against_a_kept_demo() {
     drop(demo);
     drop(lines);
 }
+
+#[test]
+fn the_commands_about_policies_print_what_is_shown() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let chapter = readme.split("## Policies\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let blocks: Vec<&str> = chapter.split("```").skip(1).step_by(2).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let mut shown = 0;
+    for pair in blocks.chunks(2) {
+        let [commands, output] = pair else { panic!("a command without its output: {pair:?}") };
+        let (commands, output) = (commands.strip_prefix("sh\n").unwrap(), output.strip_prefix("text\n").unwrap());
+        let program = programs().connector.parent().unwrap().display();
+        let ran = Command::new("bash")
+            .arg("-c")
+            .arg(format!("PATH={program}:$PATH\n{commands}"))
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&ran.stdout), *output, "{}", String::from_utf8_lossy(&ran.stderr));
+        shown += 1;
+    }
+    assert_eq!(shown, 3, "check, explain, refuse");
+}
