@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use kontor_core::id::ParticipantId;
-use kontor_core::policy::{Policy, Request, World, evaluate, parse};
+use kontor_core::policy::{Policy, Prepared, Request, World, evaluate, parse};
 use kontor_vocab::odrl::PolicyDocument;
 use serde_json::{Value, json};
 
@@ -29,8 +29,15 @@ const ROUND_NANOS_MIN: u128 = 20_000;
 /// What is asked of the engine.
 struct Sample {
     policy: Policy,
+    prepared: Prepared<'static>,
     request: Request,
     world: World,
+}
+
+impl Sample {
+    fn new(policy: Policy, request: Request, world: World) -> Self {
+        Self { prepared: Prepared::new(policy.clone()), policy, request, world }
+    }
 }
 
 fn main() -> Result<(), String> {
@@ -38,7 +45,7 @@ fn main() -> Result<(), String> {
     let corpus = if data.is_dir() {
         corpus::load(&data)?
             .into_iter()
-            .filter_map(|case| Some(Sample { policy: case.policy.ok()?, request: case.request, world: case.world }))
+            .filter_map(|case| Some(Sample::new(case.policy.ok()?, case.request, case.world)))
             .collect()
     } else {
         println!("the ODRL test suite is not at {}: skipped, samples stand in for it", data.display());
@@ -47,11 +54,17 @@ fn main() -> Result<(), String> {
     let large = sample(&json!([{"or": (0..262).map(office_hours).collect::<Vec<_>>()}]))?;
 
     println!("{} samples in the corpus; {PUBLISHED_BEST}", corpus.len());
-    let decide = |sample: &Sample| {
+    let prepared = |sample: &Sample| {
+        black_box(sample.prepared.decide(black_box(&sample.request), black_box(&sample.world)));
+    };
+    let whole = |sample: &Sample| {
         black_box(evaluate(black_box(&sample.policy), black_box(&sample.request), black_box(&sample.world)));
     };
-    figure("evaluate, with its reasons", &corpus, decide);
-    figure("evaluate, 262 branches", std::slice::from_ref(&large), decide);
+    let large = std::slice::from_ref(&large);
+    figure("prepared decision", &corpus, prepared);
+    figure("prepared decision, 262 branches", large, prepared);
+    figure("not prepared, with its reasons", &corpus, whole);
+    figure("the same, 262 branches", large, whole);
     Ok(())
 }
 
@@ -86,14 +99,12 @@ fn sample(constraints: &Value) -> Result<Sample, String> {
     let document = json!({"permission": [{"action": "use", "assignee": "urn:me", "constraint": constraints}]});
     let document = PolicyDocument::from_value(document).map_err(|_| "no policy")?;
     let assignee = ParticipantId::parse("urn:me").map_err(|error| error.to_string())?;
-    Ok(Sample {
-        policy: parse(&document).map_err(|problems| format!("{problems:?}"))?,
-        request: Request { action: "use".to_owned(), assignee, target: None },
-        world: World {
-            now: Timestamp::from_second(1_720_000_000).map_err(|error| error.to_string())?,
-            ..World::default()
-        },
-    })
+    let now = Timestamp::from_second(1_720_000_000).map_err(|error| error.to_string())?;
+    Ok(Sample::new(
+        parse(&document).map_err(|problems| format!("{problems:?}"))?,
+        Request { action: "use".to_owned(), assignee, target: None },
+        World { now, ..World::default() },
+    ))
 }
 
 fn until(year: i16) -> Value {

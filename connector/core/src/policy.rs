@@ -15,7 +15,9 @@ mod normalise;
 mod parse;
 pub mod permit;
 mod plan;
+mod prepared;
 pub mod report;
+mod times;
 
 use std::fmt;
 
@@ -34,6 +36,7 @@ pub use normalise::{same_terms, terms_digest};
 pub use parse::{CONSTRAINTS_MAX, NESTING_MAX, OPERANDS_MAX, PROBLEMS_MAX, RULES_MAX, TEXT_BYTES_MAX, parse};
 pub use permit::{FieldPath, Rate, StreamTerms, Transform};
 pub use plan::{Enforcement, Phase, Plan, Step, explain, plan};
+pub use prepared::{Prepared, Verdict};
 pub use report::{Report, report};
 
 /// Something in a policy that we do not know or cannot enforce, with its place.

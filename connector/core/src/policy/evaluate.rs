@@ -1,16 +1,16 @@
 //! The decision: default deny, prohibition wins, unknown never allows.
 //!
-//! A policy is first *settled* for a request: rules that do not concern it fall away, and every
-//! condition becomes a comparison of the time or of the count of uses with a constant. What is
-//! left is cheap to ask again, which is how the exact end of a decision is found.
+//! A policy is first made ready ([`super::prepared`]): conditions on the time become sets of
+//! instants, so that it is cheap to ask again, which is how the exact end of a decision is found.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kontor_vocab::context::compact_term;
-use kontor_vocab::odrl::terms::action_term;
+use kontor_vocab::odrl::terms::{ActionTerm, action_term};
 
 use super::enforce;
 use super::model::{Atomic, Comparison, Constraint, LogicalOperand, Policy, Rule, RuleKind, Test, Thing};
 use super::parse::clip;
+use super::prepared::{Prepared, Verdict, tested};
 use super::{Decision, Reason, Request, World};
 
 /// Most reasons that a decision gives.
@@ -19,14 +19,8 @@ pub const REASONS_MAX: usize = 128;
 /// Decides. Total: never panics, never waits.
 #[must_use]
 pub fn evaluate(policy: &Policy, request: &Request, world: &World) -> Decision {
-    let settled = Settled::new(policy, request, world.agreed_at);
-    let allowed = settled.allows(world.now, world.uses);
-    Decision {
-        allowed,
-        valid_until: settled.turns(allowed, world),
-        uses_max: settled.uses_max(world),
-        reasons: Reasons::of(policy, request, world, allowed),
-    }
+    let Verdict { allowed, valid_until, uses_max } = Prepared::borrowed(policy).decide(request, world);
+    Decision { allowed, valid_until, uses_max, reasons: Reasons::of(policy, request, world, allowed) }
 }
 
 /// Whether the request is not ruled out for good: whether there is a time from `now` on at which
@@ -34,18 +28,18 @@ pub fn evaluate(policy: &Policy, request: &Request, world: &World) -> Decision {
 /// offer of which this is false has nothing left to offer to this participant.
 #[must_use]
 pub fn could_allow(policy: &Policy, request: &Request, now: Timestamp) -> bool {
-    let settled = Settled::new(policy, request, None);
-    std::iter::once(now).chain(settled.instants_after(now)).any(|at| settled.may_allow(at))
+    let (prepared, world) = (Prepared::borrowed(policy), World { now, ..World::default() });
+    let asked = prepared.ask(request, &world);
+    std::iter::once(now).chain(asked.instants_from(now)).any(|at| asked.may_allow(at))
 }
 
 /// The first instant from `world.now` on at which the request is allowed, if nothing but time
 /// changes; `None` where it never is.
 #[must_use]
 pub fn first_allowed(policy: &Policy, request: &Request, world: &World) -> Option<Timestamp> {
-    let settled = Settled::new(policy, request, world.agreed_at);
-    let mut instants = settled.instants_after(world.now);
-    instants.insert(0, world.now);
-    instants.into_iter().find(|at| settled.allows(*at, world.uses))
+    let prepared = Prepared::borrowed(policy);
+    let asked = prepared.ask(request, world);
+    std::iter::once(world.now).chain(asked.instants_from(world.now)).find(|at| asked.allows(*at, world.uses))
 }
 
 /// What is known of a condition.
@@ -57,7 +51,7 @@ pub(super) enum Truth {
 }
 
 impl Truth {
-    fn of(known: bool) -> Self {
+    pub(super) fn of(known: bool) -> Self {
         if known { Self::True } else { Self::False }
     }
 
@@ -71,6 +65,16 @@ impl Truth {
             }
         }
         all
+    }
+
+    /// Several under an operand.
+    pub(super) fn under(operand: LogicalOperand, truths: impl IntoIterator<Item = Self>) -> Self {
+        match operand {
+            LogicalOperand::And => Self::all(truths),
+            LogicalOperand::Or => Self::any(truths),
+            LogicalOperand::Xone => Self::exactly_one(truths),
+            LogicalOperand::AndSequence => Self::in_sequence(truths),
+        }
     }
 
     fn any(truths: impl IntoIterator<Item = Self>) -> Self {
@@ -111,184 +115,26 @@ impl Truth {
     }
 }
 
-/// A condition of which only time and count are open.
-enum Node {
-    Known(Truth),
-    Time(Comparison, Timestamp),
-    Count(Comparison, u64),
-    Logical(LogicalOperand, Vec<Self>),
-}
-
-impl Node {
-    fn new(constraint: &Constraint, request: &Request, agreed_at: Option<Timestamp>) -> Self {
-        match constraint {
-            Constraint::Atomic(atomic) => Self::atomic(&atomic.test, request, agreed_at),
-            Constraint::Logical(logical) => {
-                Self::Logical(logical.operand, Self::several(&logical.of, request, agreed_at))
-            }
-        }
-    }
-
-    fn several(constraints: &[Constraint], request: &Request, agreed_at: Option<Timestamp>) -> Vec<Self> {
-        constraints.iter().map(|constraint| Self::new(constraint, request, agreed_at)).collect()
-    }
-
-    fn atomic(test: &Test, request: &Request, agreed_at: Option<Timestamp>) -> Self {
-        match test {
-            Test::Time(comparison, at) => Self::Time(*comparison, *at),
-            Test::Elapsed(comparison, span) => match agreed_at {
-                // "The time since the agreement is at most D" is "the time is at most agreement + D".
-                Some(agreed_at) => match span.after(agreed_at) {
-                    Some(at) => Self::Time(*comparison, at),
-                    None => Self::Known(Truth::Unknown),
-                },
-                None => Self::Known(Truth::Unknown),
-            },
-            Test::Count(comparison, n) => Self::Count(*comparison, *n),
-            Test::Recipient(inside, ids) => {
-                Self::Known(Truth::of(ids.iter().any(|id| id == request.assignee.as_str()) == *inside))
-            }
-            Test::Undecided => Self::Known(Truth::Unknown),
-        }
-    }
-
-    fn truth(&self, now: Timestamp, uses: Option<u64>) -> Truth {
-        match self {
-            Self::Known(truth) => *truth,
-            Self::Time(comparison, at) => Truth::of(comparison.holds(&now, at)),
-            Self::Count(comparison, n) => match uses {
-                Some(uses) => Truth::of(comparison.holds(&uses, n)),
-                None => Truth::Unknown,
-            },
-            Self::Logical(operand, of) => {
-                let truths = of.iter().map(|node| node.truth(now, uses));
-                match operand {
-                    LogicalOperand::And => Truth::all(truths),
-                    LogicalOperand::Or => Truth::any(truths),
-                    LogicalOperand::Xone => Truth::exactly_one(truths),
-                    LogicalOperand::AndSequence => Truth::in_sequence(truths),
-                }
-            }
-        }
-    }
-
-    fn visit(&self, see: &mut impl FnMut(&Self)) {
-        see(self);
-        if let Self::Logical(_, of) = self {
-            of.iter().for_each(|node| node.visit(see));
-        }
-    }
-}
-
-/// A policy reduced to what one request asks of it.
-struct Settled {
-    permissions: Vec<Node>,
-    prohibitions: Vec<Node>,
-    /// Something about the policy as a whole that cannot be held to: nothing is allowed under it.
-    blocked: bool,
-}
-
-impl Settled {
-    fn new(policy: &Policy, request: &Request, agreed_at: Option<Timestamp>) -> Self {
-        let mut settled = Self {
-            permissions: Vec::new(),
-            prohibitions: Vec::new(),
-            blocked: !enforce::policy_problems(policy).is_empty(),
-        };
-        for rule in &policy.rules {
-            let covers = covers(rule, request);
-            if covers == Truth::False {
-                continue;
-            }
-            let mut all = Node::several(&rule.constraints, request, agreed_at);
-            if covers == Truth::Unknown {
-                all.push(Node::Known(Truth::Unknown));
-            }
-            let node = Node::Logical(LogicalOperand::And, all);
-            match rule.kind {
-                RuleKind::Permission => settled.permissions.push(node),
-                RuleKind::Prohibition => settled.prohibitions.push(node),
-                RuleKind::Obligation | RuleKind::Duty | RuleKind::Remedy | RuleKind::Consequence => {
-                    settled.blocked = true;
-                }
-            }
-        }
-        settled
-    }
-
-    fn allows(&self, now: Timestamp, uses: Option<u64>) -> bool {
-        !self.blocked
-            && self.permissions.iter().any(|node| node.truth(now, uses) == Truth::True)
-            && self.prohibitions.iter().all(|node| node.truth(now, uses) == Truth::False)
-    }
-
-    /// As [`Self::allows`], with the benefit of the doubt.
-    fn may_allow(&self, now: Timestamp) -> bool {
-        !self.blocked
-            && self.permissions.iter().any(|node| node.truth(now, None) != Truth::False)
-            && self.prohibitions.iter().all(|node| node.truth(now, None) != Truth::True)
-    }
-
-    fn visit(&self, mut see: impl FnMut(&Node)) {
-        self.permissions.iter().chain(&self.prohibitions).for_each(|node| node.visit(&mut see));
-    }
-
-    /// Every instant after `now` at which a condition can change: the instant that it names, and
-    /// the next one. Between two neighbours nothing changes.
-    fn instants_after(&self, now: Timestamp) -> Vec<Timestamp> {
-        let mut instants = Vec::new();
-        self.visit(|node| {
-            if let Node::Time(_, at) = node {
-                instants.push(*at);
-                instants.extend(at.checked_add(SignedDuration::from_nanos(1)));
-            }
-        });
-        instants.retain(|at| *at > now);
-        instants.sort_unstable();
-        instants.dedup();
-        instants
-    }
-
-    /// The first instant after now at which the decision is another one.
-    fn turns(&self, allowed: bool, world: &World) -> Option<Timestamp> {
-        self.instants_after(world.now).into_iter().find(|at| self.allows(*at, world.uses) != allowed)
-    }
-
-    /// The largest count that is allowed without a gap before it; `None` without an end, and
-    /// where no condition counts.
-    fn uses_max(&self, world: &World) -> Option<u64> {
-        let mut counts = vec![1];
-        let mut counted = false;
-        self.visit(|node| {
-            if let Node::Count(_, n) = node {
-                counted = true;
-                counts.push(*n);
-                counts.extend(n.checked_add(1));
-            }
-        });
-        if !counted {
-            return None;
-        }
-        // From the present use on where it is allowed, from the first use on where it is not.
-        let from = world.uses.filter(|uses| self.allows(world.now, Some(*uses))).unwrap_or(1);
-        counts.push(from);
-        counts.retain(|n| *n >= from);
-        counts.sort_unstable();
-        counts.dedup();
-        counts.into_iter().find(|n| !self.allows(world.now, Some(*n))).map(|n| n.saturating_sub(1))
-    }
-}
-
 /// Whether a condition holds, for all that is known.
 pub(super) fn truth(constraint: &Constraint, request: &Request, world: &World) -> Truth {
-    Node::new(constraint, request, world.agreed_at).truth(world.now, world.uses)
+    match constraint {
+        Constraint::Atomic(atomic) => tested(&atomic.test, request, world, world.now, world.uses),
+        Constraint::Logical(logical) => {
+            Truth::under(logical.operand, logical.of.iter().map(|inner| truth(inner, request, world)))
+        }
+    }
 }
 
 /// Whether a rule is about the request: action, target and assignee.
 pub(super) fn covers(rule: &Rule, request: &Request) -> Truth {
+    covers_by(rule, request, asked_action(&request.action))
+}
+
+/// As [`covers`], for an action that was looked up once for all rules.
+pub(super) fn covers_by(rule: &Rule, request: &Request, action: Option<&'static ActionTerm>) -> Truth {
     let narrowed = !rule.action_refinements.is_empty() || !rule.duties.is_empty() || !rule.parties.is_empty();
     Truth::all([
-        covers_action(rule, &request.action),
+        covers_term(rule, action),
         covers_thing(rule.target.as_ref(), request.target.as_deref()),
         covers_thing(rule.assignee.as_ref(), Some(request.assignee.as_str())),
         // A prohibition that is infringed has remedies, but it is not thereby less of a prohibition.
@@ -301,25 +147,27 @@ pub(super) fn covers(rule: &Rule, request: &Request) -> Truth {
 }
 
 pub(super) fn covers_action(rule: &Rule, asked: &str) -> Truth {
-    let asked = compact_term(asked);
-    if is_part_of(&asked, rule.action) {
+    covers_term(rule, asked_action(asked))
+}
+
+/// The action that is asked for, where it is known.
+pub(super) fn asked_action(asked: &str) -> Option<&'static ActionTerm> {
+    action_term(asked).or_else(|| action_term(&compact_term(asked)))
+}
+
+fn covers_term(rule: &Rule, asked: Option<&'static ActionTerm>) -> Truth {
+    let Some(asked) = asked else { return Truth::False };
+    if is_part_of(asked, rule.action) {
         return Truth::True;
     }
     // To prohibit a part is to leave open whether the whole may be done: nobody watches which part is.
-    match rule.kind {
-        RuleKind::Prohibition if is_part_of(rule.action, &asked) => Truth::Unknown,
-        RuleKind::Permission
-        | RuleKind::Prohibition
-        | RuleKind::Obligation
-        | RuleKind::Duty
-        | RuleKind::Remedy
-        | RuleKind::Consequence => Truth::False,
-    }
+    let part = || action_term(rule.action).is_some_and(|action| is_part_of(action, asked.name));
+    if rule.kind == RuleKind::Prohibition && part() { Truth::Unknown } else { Truth::False }
 }
 
 /// Whether one action is another or is included in it.
-fn is_part_of(part: &str, whole: &str) -> bool {
-    let mut at = action_term(part);
+fn is_part_of(part: &'static ActionTerm, whole: &str) -> bool {
+    let mut at = Some(part);
     while let Some(term) = at {
         if term.name == whole {
             return true;
@@ -440,6 +288,9 @@ impl<'a> Reasons<'a> {
     /// What was found of each condition: all of them, or those that do not hold.
     fn constraints(&mut self, constraints: &[Constraint], all: bool) {
         for constraint in constraints {
+            if self.reasons.len() >= REASONS_MAX {
+                return;
+            }
             let truth = self.truth(constraint);
             if !all && truth == Truth::True {
                 continue;
