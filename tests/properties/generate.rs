@@ -42,7 +42,7 @@ pub(crate) const PARTIES: [&str; 3] = ["urn:me", "urn:other", "urn:third"];
 /// Assets.
 pub(crate) const ASSETS: [&str; 2] = ["urn:data:1", "urn:data:2"];
 /// Actions, each with all that include it, itself first.
-pub(crate) const ACTIONS: [(&str, &[&str]); 8] = [
+pub(crate) const ACTIONS: [(&str, &[&str]); 9] = [
     ("use", &["use"]),
     ("read", &["read", "use"]),
     ("print", &["print", "use"]),
@@ -51,6 +51,7 @@ pub(crate) const ACTIONS: [(&str, &[&str]); 8] = [
     ("transfer", &["transfer"]),
     ("sell", &["sell", "transfer"]),
     ("write", &["modify", "use"]),
+    ("copy", &["reproduce", "use"]),
 ];
 /// What durations are made of: seconds, and units without a fixed length.
 pub(crate) const DURATIONS: [&str; 8] = ["PT0S", "PT3S", "PT7S", "PT10S", "P1D", "P1M", "P1Y2M3DT4H5M6S", "P2W"];

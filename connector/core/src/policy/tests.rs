@@ -93,6 +93,25 @@ fn default_deny() {
 }
 
 #[test]
+fn a_deprecated_name_is_the_action_that_it_stands_for() {
+    let noon = world("2030-01-01T12:00:00Z");
+    let copy = Request { action: "copy".to_owned(), ..request() };
+    for (name, policy, allowed) in [
+        ("itself", json!({"permission": [{"action": "copy"}]}), true),
+        ("what it stands for", json!({"permission": [{"action": "reproduce"}]}), true),
+        ("what includes that", json!({"permission": [{"action": "use"}]}), true),
+        ("something else", json!({"permission": [{"action": "print"}]}), false),
+        (
+            "but not a part of it",
+            json!({"permission": [{"action": "use"}], "prohibition": [{"action": "extract"}]}),
+            false,
+        ),
+    ] {
+        assert_eq!(evaluate(&parse(&document(policy)).unwrap(), &copy, &noon).allowed, allowed, "{name}");
+    }
+}
+
+#[test]
 fn prohibition_wins() {
     let noon = world("2030-01-01T12:00:00Z");
     for (name, prohibition, allowed) in [
