@@ -69,7 +69,7 @@ pub(crate) async fn granted(provider: &Participant, consumer: &FakePeer, agreeme
 }
 
 /// Reads a body until it has so many bytes, ends, or breaks.
-pub(crate) async fn read_until(body: &mut hyper::body::Incoming, bytes: u64) -> Result<u64, hyper::Error> {
+pub(crate) async fn read_until(body: &mut kontor_wire::client::PeerBody, bytes: u64) -> Result<u64, hyper::Error> {
     let mut read = 0;
     while read < bytes {
         match body.frame().await {
@@ -81,7 +81,7 @@ pub(crate) async fn read_until(body: &mut hyper::body::Incoming, bytes: u64) -> 
 }
 
 /// Reads what is left after a cut: the bytes that came, and whether the body broke visibly.
-pub(crate) async fn drain(body: &mut hyper::body::Incoming) -> (u64, bool) {
+pub(crate) async fn drain(body: &mut kontor_wire::client::PeerBody) -> (u64, bool) {
     let mut read = 0;
     loop {
         match body.frame().await {

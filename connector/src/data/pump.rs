@@ -273,7 +273,6 @@ impl Feeder {
                 break;
             }
             let segment = buffer.into_segment(wanted);
-            self.meter.add(&segment);
             offset += wanted as u64;
             let room = self.sender.try_reserve().ok().or_else(|| {
                 runtime.block_on(async {
@@ -285,9 +284,11 @@ impl Feeder {
                 })
             });
             match room {
-                Some(room) => room.send(segment),
+                Some(room) => room.send(segment.clone()),
                 None => break,
             }
+            // Digested while it is on its way. What is taken was handed over, and so it is digested by the end.
+            self.meter.add(&segment);
         }
         // Everything was read; the peer takes the rest, or something ends the flow before.
         runtime.block_on(self.flow.over.cancelled());

@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::error::Error as _;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use ::http::{HeaderValue, Request, Response, Uri, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use kontor_core::id::ParticipantId;
@@ -139,7 +141,14 @@ struct Inner {
     how: How,
     egress: EgressFilter,
     limits: ClientLimits,
-    idle: Mutex<HashMap<Key, Vec<Idle>>>,
+    pool: Mutex<Pool>,
+}
+
+#[derive(Default)]
+struct Pool {
+    idle: HashMap<Key, Vec<Idle>>,
+    /// Whether somebody closes what grows too old.
+    tended: bool,
 }
 
 enum How {
@@ -166,10 +175,102 @@ struct Idle {
     since: Instant,
 }
 
+type Driver = http1::Connection<TokioIo<Wire>, Full<Bytes>>;
+
+/// A connection is moved by whoever uses it, not by a task of its own: a request and every frame of its response would
+/// otherwise be handed from one thread to another. While it is idle nobody moves it; what came in meanwhile, such as
+/// its end, is found when it is taken again.
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
+    /// `None` once it ended.
+    driver: Option<Pin<Box<Driver>>>,
     activity: Activity,
     generation: u64,
+}
+
+impl Connection {
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(driver) = &mut self.driver
+            && let Poll::Ready(ended) = driver.as_mut().poll(cx)
+        {
+            self.driver = None;
+            if let Err(error) = ended {
+                tracing::debug!(%error, "connection to a peer ended early");
+            }
+        }
+    }
+
+    /// Whether it takes another request. Looks at what came in since it was used.
+    fn is_ready(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.driver.is_some() && self.sender.is_ready()
+    }
+
+    /// Moves the connection until there is an answer.
+    async fn answer<T>(&mut self, answer: impl Future<Output = T>) -> T {
+        let mut answer = pin!(answer);
+        poll_fn(|cx| {
+            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+                return Poll::Ready(answer);
+            }
+            self.drive(cx);
+            answer.as_mut().poll(cx)
+        })
+        .await
+    }
+}
+
+/// The body of a response, which moves its connection when it is read. A body that is dropped before its end closes the
+/// connection; one that is read to its end gives it back.
+pub struct PeerBody {
+    body: Incoming,
+    /// `None` once it was given back.
+    connection: Option<(Connection, Key)>,
+    client: Weak<Inner>,
+}
+
+impl std::fmt::Debug for PeerBody {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("PeerBody").field("body", &self.body).finish_non_exhaustive()
+    }
+}
+
+impl PeerBody {
+    /// Gives the connection back, if the client is still there to take it.
+    fn give_back(&mut self) {
+        if let (Some((connection, key)), Some(client)) = (self.connection.take(), self.client.upgrade()) {
+            client.keep(key, Idle { connection, since: Instant::now() });
+        }
+    }
+}
+
+impl Body for PeerBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        let mut frame = Pin::new(&mut this.body).poll_frame(cx);
+        if frame.is_pending()
+            && let Some((connection, _)) = &mut this.connection
+        {
+            connection.drive(cx);
+            frame = Pin::new(&mut this.body).poll_frame(cx);
+        }
+        let frame = ready!(frame);
+        if frame.is_none() || this.body.is_end_stream() {
+            this.give_back();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 impl std::fmt::Debug for PeerClient {
@@ -197,7 +298,7 @@ impl PeerClient {
     }
 
     fn new(how: How, egress: EgressFilter, limits: ClientLimits) -> Self {
-        Self { inner: Arc::new(Inner { how, egress, limits, idle: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { how, egress, limits, pool: Mutex::default() }) }
     }
 
     /// Sends a request to a full URL and reads the whole response.
@@ -238,7 +339,7 @@ impl PeerClient {
     ///
     /// # Cancellation
     /// Dropping the future closes the connection; the peer may or may not have taken the request.
-    pub async fn open(&self, peer: &ParticipantId, request: Request<Bytes>) -> Result<Response<Incoming>, PeerError> {
+    pub async fn open(&self, peer: &ParticipantId, request: Request<Bytes>) -> Result<Response<PeerBody>, PeerError> {
         let (key, request) = self.inner.prepare(peer, request)?;
         if let Some(kept) = self.inner.checkout(&key) {
             match self.exchange(kept, &key, request.clone()).await {
@@ -261,14 +362,20 @@ impl PeerClient {
         mut connection: Connection,
         key: &Key,
         request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, Failure> {
+    ) -> Result<Response<PeerBody>, Failure> {
         let limits = &self.inner.limits;
-        let sent = timeout(limits.header_timeout, connection.sender.try_send_request(request)).await;
+        let answer = connection.sender.try_send_request(request);
+        let sent = timeout(limits.header_timeout, connection.answer(answer)).await;
         match sent {
-            Ok(Ok(response)) => {
-                self.give_back(connection, key.clone());
-                Ok(response)
-            }
+            Ok(Ok(response)) => Ok(response.map(|body| {
+                let ended = body.is_end_stream();
+                let client = Arc::downgrade(&self.inner);
+                let mut body = PeerBody { body, connection: Some((connection, key.clone())), client };
+                if ended {
+                    body.give_back();
+                }
+                body
+            })),
             Ok(Err(mut failed)) => {
                 let unsent = failed.take_message().is_some();
                 let error = failed.into_error();
@@ -288,25 +395,6 @@ impl PeerClient {
                 Err(Failure { error, stale: false })
             }
         }
-    }
-
-    /// Keeps the connection once the response was read to its end; if it is dropped before, hyper closes it.
-    fn give_back(&self, mut connection: Connection, key: Key) {
-        let inner = Arc::downgrade(&self.inner);
-        let idle_timeout = self.inner.limits.idle_timeout;
-        tokio::spawn(async move {
-            if connection.sender.ready().await.is_err() {
-                return;
-            }
-            let since = Instant::now();
-            if let Some(inner) = inner.upgrade() {
-                inner.keep(key, Idle { connection, since });
-            }
-            tokio::time::sleep(idle_timeout).await;
-            if let Some(inner) = inner.upgrade() {
-                inner.prune();
-            }
-        });
     }
 }
 
@@ -347,8 +435,8 @@ impl Inner {
         Ok((Key { peer: peer.clone(), host, port }, Request::from_parts(head, Full::new(body))))
     }
 
-    fn idle(&self) -> MutexGuard<'_, HashMap<Key, Vec<Idle>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn generation(&self) -> u64 {
@@ -359,41 +447,48 @@ impl Inner {
     }
 
     /// A connection made with an older identity is not used again.
-    fn is_usable(&self, idle: &Idle) -> bool {
-        idle.connection.sender.is_ready()
+    fn is_usable(&self, idle: &mut Idle) -> bool {
+        idle.since.elapsed() < self.limits.idle_timeout
             && idle.connection.generation == self.generation()
-            && idle.since.elapsed() < self.limits.idle_timeout
+            && idle.connection.is_ready()
     }
 
     fn checkout(&self, key: &Key) -> Option<Connection> {
-        let mut idle = self.idle();
-        let kept = idle.get_mut(key)?;
+        let mut pool = self.pool();
+        let kept = pool.idle.get_mut(key)?;
         // The youngest first: the old ones then grow too old and are closed.
-        while let Some(candidate) = kept.pop() {
-            if self.is_usable(&candidate) {
+        while let Some(mut candidate) = kept.pop() {
+            if self.is_usable(&mut candidate) {
                 return Some(candidate.connection);
             }
         }
-        idle.remove(key);
+        pool.idle.remove(key);
         None
     }
 
-    fn keep(&self, key: Key, connection: Idle) {
-        if !self.is_usable(&connection) {
+    fn keep(self: &Arc<Self>, key: Key, mut connection: Idle) {
+        if !self.is_usable(&mut connection) {
             return;
         }
-        let mut idle = self.idle();
-        let kept = idle.entry(key).or_default();
+        let mut pool = self.pool();
+        let kept = pool.idle.entry(key).or_default();
         if kept.len() < self.limits.idle_connections_max {
             kept.push(connection);
         }
+        if !std::mem::replace(&mut pool.tended, true) {
+            tokio::spawn(tend(Arc::downgrade(self), self.limits.idle_timeout));
+        }
     }
 
-    fn prune(&self) {
-        self.idle().retain(|_, kept| {
-            kept.retain(|connection| self.is_usable(connection));
+    /// Closes what is too old. Whether anything is left to tend.
+    fn prune(&self) -> bool {
+        let mut pool = self.pool();
+        pool.idle.retain(|_, kept| {
+            kept.retain_mut(|connection| self.is_usable(connection));
             !kept.is_empty()
         });
+        pool.tended = !pool.idle.is_empty();
+        pool.tended
     }
 
     async fn connect(&self, key: &Key) -> Result<Connection, PeerError> {
@@ -416,12 +511,18 @@ impl Inner {
             .handshake::<_, Full<Bytes>>(TokioIo::new(wire))
             .await
             .map_err(|error| failed(in_full(&error)))?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection to a peer ended early");
-            }
-        });
-        Ok(Connection { sender, activity, generation })
+        Ok(Connection { sender, driver: Some(Box::pin(connection)), activity, generation })
+    }
+}
+
+/// Closes idle connections that nobody asked for again; ends when none are left.
+async fn tend(client: Weak<Inner>, period: Duration) {
+    loop {
+        tokio::time::sleep(period).await;
+        // Not held while it sleeps: a client that is dropped closes its connections.
+        if !client.upgrade().is_some_and(|client| client.prune()) {
+            return;
+        }
     }
 }
 
