@@ -149,7 +149,12 @@ impl FakePeer {
     }
 
     /// Opens a data address with a token; the body is left to the caller.
-    pub async fn open(&self, from: &Participant, endpoint: &str, token: &str) -> http::Response<kontor_wire::client::PeerBody> {
+    pub async fn open(
+        &self,
+        from: &Participant,
+        endpoint: &str,
+        token: &str,
+    ) -> http::Response<kontor_wire::client::PeerBody> {
         let request =
             http::Request::get(endpoint).header("authorization", format!("Bearer {token}")).body(Bytes::new()).unwrap();
         self.client.open(&ParticipantId::parse(from.id.as_str()).unwrap(), request).await.unwrap()
