@@ -141,5 +141,6 @@ pub(crate) fn world(choices: &mut Choices<'_>) -> World {
         now: instant(choices.below(9)),
         agreed_at: (!choices.once_in(4)).then(|| instant(choices.below(8))),
         uses: (!choices.once_in(4)).then(|| 1 + choices.below(5) as u64),
+        ..World::default()
     }
 }

@@ -1,12 +1,11 @@
 //! Which offers a given peer may see, and why.
 
-use jiff::Timestamp;
 use kontor_vocab::odrl::PolicyDocument;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DatasetId, OfferId, ParticipantId};
 use crate::negotiation::{Offer, OfferKind, Related};
-use crate::policy::{self, Compared, RelationKind};
+use crate::policy::{self, Capabilities, Compared, RelationKind, World};
 use crate::refusal::{Fault, Refusal};
 
 /// An offer that the provider put up: a usage policy for a dataset, and who may see it.
@@ -33,12 +32,18 @@ pub enum Audience {
 }
 
 /// Whether the peer may see the offer now; the refusal says why not, for the operator's eyes
-/// (the peer is only ever told "not found").
+/// (the peer is only ever told "not found"). The world is what is known before there is an
+/// agreement: the time, and facts about the peer and the dataset.
 ///
 /// # Errors
 /// [`Refusal`] when the audience excludes the peer, the policy's assignee is somebody else, or
 /// the policy can no longer allow anything to this peer at any time from now on.
-pub fn visible(offer: &PublishedOffer, peer: &ParticipantId, now: Timestamp) -> Result<(), Refusal> {
+pub fn visible(
+    offer: &PublishedOffer,
+    peer: &ParticipantId,
+    world: &World,
+    capabilities: &Capabilities,
+) -> Result<(), Refusal> {
     let hidden = |code: &str, message: String| {
         Err(Refusal::new(Fault::NotFound, code, message).by("Kontor, which offers a peer may see"))
     };
@@ -54,7 +59,7 @@ pub fn visible(offer: &PublishedOffer, peer: &ParticipantId, now: Timestamp) -> 
     {
         return hidden("catalog.assignee", format!("offer `{}` is for `{assignee}` alone", offer.id));
     }
-    if !could_allow(offer, peer, now) {
+    if !could_allow(offer, peer, world, capabilities) {
         return hidden("catalog.over", format!("offer `{}` can no longer allow anything to `{peer}`", offer.id));
     }
     Ok(())
@@ -62,14 +67,14 @@ pub fn visible(offer: &PublishedOffer, peer: &ParticipantId, now: Timestamp) -> 
 
 /// Whether the policy may allow the peer something, now or later. What does not parse or cannot
 /// be enforced here allows nothing.
-fn could_allow(offer: &PublishedOffer, peer: &ParticipantId, now: Timestamp) -> bool {
-    let Ok(policy) = policy::enforceable(&offer.policy) else { return false };
+fn could_allow(offer: &PublishedOffer, peer: &ParticipantId, world: &World, capabilities: &Capabilities) -> bool {
+    let Ok(policy) = policy::enforceable(&offer.policy, capabilities) else { return false };
     let request = policy::Request {
         action: "use".to_owned(),
         assignee: peer.clone(),
         target: offer.policy.target().map(|_| offer.dataset.as_str().to_owned()),
     };
-    policy::could_allow(&policy, &request, now)
+    policy::could_allow(&policy, &request, world)
 }
 
 /// How the offer in a request relates to what is published to the peer: `offers` are all offers
@@ -83,9 +88,10 @@ pub fn relate(
     offers: &[PublishedOffer],
     requested: &Offer,
     peer: &ParticipantId,
-    now: Timestamp,
+    world: &World,
+    capabilities: &Capabilities,
 ) -> Result<Related, Refusal> {
-    let mut of_dataset = offers.iter().filter(|offer| visible(offer, peer, now).is_ok());
+    let mut of_dataset = offers.iter().filter(|offer| visible(offer, peer, world, capabilities).is_ok());
     // One sentence for "unknown" and for "not for you": a peer learns nothing by asking.
     let Some(published) = of_dataset.find(|offer| offer.id == requested.id) else {
         return Err(Refusal::new(
@@ -106,7 +112,7 @@ pub fn relate(
         .by("DSP 2025-1, Contract Negotiation Protocol, Contract Request Message")
         .cure(format!("`{}`", published.dataset)));
     }
-    policy::enforceable(&requested.policy)?;
+    policy::enforceable(&requested.policy, capabilities)?;
     Ok(related(&published.policy.clone().with("target", published.dataset.as_str()), &requested.policy))
 }
 

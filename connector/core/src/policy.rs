@@ -4,13 +4,17 @@
 //! know. [`enforceable`] says what this connector cannot hold to. [`evaluate`] decides. Unknown
 //! never means true. The numbered rules are in `SEMANTICS.md`.
 
+pub mod capability;
 mod compare;
 mod describe;
+pub mod duty;
 mod enforce;
 mod evaluate;
+pub mod fact;
 mod literal;
 pub mod model;
 mod normalise;
+pub mod operand;
 #[expect(clippy::wildcard_enum_match_arm, reason = "JSON has the six kinds of value that it has")]
 mod parse;
 pub mod permit;
@@ -19,6 +23,7 @@ mod prepared;
 pub mod report;
 mod times;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -26,14 +31,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::ParticipantId;
 
+pub use capability::{Capabilities, StageKind};
 pub use compare::{Compared, Difference, Relation, RelationKind, compare, compared};
 pub use describe::{CAPABILITIES_VERSION, Capability, CapabilityDocument, describe};
+pub use duty::{Deadline, DueDuty, DutyKey, DutyKind, DutyState, DutyStates, Frequency, Standing, When};
 pub use enforce::{ACTIONS_ENFORCED, OPERANDS_ENFORCED, PROFILES_KNOWN, enforceable, refusal, unenforceable};
 pub use evaluate::{REASONS_MAX, could_allow, evaluate, first_allowed};
+pub use fact::{ASSIGNEE_COLLECTIONS, Fact, FactSource, FactValue, Facts, TARGET_COLLECTIONS};
 pub use literal::{DURATION_YEARS_MAX, Duration};
 pub use model::Policy;
 pub use normalise::{same_terms, terms_digest};
-pub use parse::{CONSTRAINTS_MAX, NESTING_MAX, OPERANDS_MAX, PROBLEMS_MAX, RULES_MAX, TEXT_BYTES_MAX, parse};
+pub use operand::{
+    ActionDefinition, DefinedKind, OPERANDS, OperandDefinition, OperandKind, OperandSpec, Taxonomy, Vocabulary,
+    VocabularyProblem,
+};
+pub use parse::{
+    CONSTRAINTS_MAX, NESTING_MAX, OPERANDS_MAX, PROBLEMS_MAX, RULES_MAX, TEXT_BYTES_MAX, parse, parse_with,
+};
 pub use permit::{FieldPath, Rate, StreamTerms, Transform};
 pub use plan::{Enforcement, Phase, Plan, Step, explain, plan};
 pub use prepared::{Prepared, Verdict};
@@ -102,6 +116,14 @@ pub struct World {
     pub agreed_at: Option<Timestamp>,
     /// How many uses were taken, this one included.
     pub uses: Option<u64>,
+    /// How many bytes were moved under the agreement, all transfers together.
+    pub bytes: Option<u64>,
+    /// How many records were moved under the agreement, all transfers together.
+    pub records: Option<u64>,
+    /// What else is known, by operand.
+    pub facts: Facts,
+    /// How far the duties of the policy are.
+    pub duties: DutyStates,
 }
 
 /// Allow or deny, with the reasons.
@@ -117,6 +139,13 @@ pub struct Decision {
     /// (or from the first, where the present one is denied) on; 0 where not even the first is.
     /// `None` where the policy does not limit them.
     pub uses_max: Option<u64>,
+    /// Under which burdens bytes may flow, where the request is allowed.
+    pub terms: StreamTerms,
+    /// The duties that come with it: those to do during and after an allowed use, and those to do
+    /// before one that is denied for want of them.
+    pub duties: Vec<DueDuty>,
+    /// The operands whose values it depends on, by their canonical names.
+    pub depends_on: BTreeSet<String>,
     /// Why, rule by rule; for a denial also what would have passed.
     pub reasons: Vec<Reason>,
 }

@@ -8,9 +8,13 @@ use jiff::SignedDuration;
 use kontor_core::catalog::{Audience, PublishedOffer, relate, visible};
 use kontor_core::id::{DatasetId, OfferId};
 use kontor_core::negotiation::{Offer, OfferKind, Role};
-use kontor_core::policy::RelationKind;
+use kontor_core::policy::{Capabilities, RelationKind, World};
 use kontor_core::refusal::Fault;
 use serde_json::{Value, json};
+
+fn world() -> World {
+    World { now: now(), ..World::default() }
+}
 
 fn published(id: &str, audience: Audience, constraint: Value) -> PublishedOffer {
     let mut permission = json!({ "action": "use" });
@@ -43,10 +47,13 @@ fn take(offer: &PublishedOffer) -> Offer {
 fn an_offer_is_shown_to_its_audience() {
     let peer = participant(Role::Consumer);
     let everyone = published("urn:offer:1", Audience::Everyone, Value::Null);
-    assert_eq!(visible(&everyone, &peer, now()), Ok(()));
+    assert_eq!(visible(&everyone, &peer, &world(), &Capabilities::default()), Ok(()));
     let only = |who| published("urn:offer:1", Audience::Only(vec![who]), Value::Null);
-    assert_eq!(visible(&only(peer.clone()), &peer, now()), Ok(()));
-    assert_eq!(visible(&only(participant(Role::Provider)), &peer, now()).unwrap_err().code, "catalog.audience");
+    assert_eq!(visible(&only(peer.clone()), &peer, &world(), &Capabilities::default()), Ok(()));
+    assert_eq!(
+        visible(&only(participant(Role::Provider)), &peer, &world(), &Capabilities::default()).unwrap_err().code,
+        "catalog.audience"
+    );
 }
 
 #[test]
@@ -54,13 +61,15 @@ fn an_offer_for_somebody_else_is_not_shown() {
     let peer = participant(Role::Consumer);
     let mut offer = published("urn:offer:1", Audience::Everyone, Value::Null);
     offer.policy = offer.policy.with("assignee", "did:web:other.example");
-    assert_eq!(visible(&offer, &peer, now()).unwrap_err().code, "catalog.assignee");
+    assert_eq!(visible(&offer, &peer, &world(), &Capabilities::default()).unwrap_err().code, "catalog.assignee");
 }
 
 #[test]
 fn an_offer_whose_window_ended_is_not_shown_and_one_that_begins_later_is() {
     let peer = participant(Role::Consumer);
-    let see = |constraint| visible(&published("urn:offer:1", Audience::Everyone, constraint), &peer, now());
+    let see = |constraint| {
+        visible(&published("urn:offer:1", Audience::Everyone, constraint), &peer, &world(), &Capabilities::default())
+    };
     assert_eq!(see(until("lt", -60)).unwrap_err().code, "catalog.over");
     assert_eq!(see(until("lt", 60)), Ok(()));
     assert_eq!(see(until("gteq", 60)), Ok(()));
@@ -70,7 +79,7 @@ fn an_offer_whose_window_ended_is_not_shown_and_one_that_begins_later_is() {
 fn an_offer_that_cannot_be_enforced_is_not_shown() {
     let unknown = json!({ "leftOperand": "https://example.com/mood", "operator": "eq", "rightOperand": "good" });
     let offer = published("urn:offer:1", Audience::Everyone, unknown);
-    assert!(visible(&offer, &participant(Role::Consumer), now()).is_err());
+    assert!(visible(&offer, &participant(Role::Consumer), &world(), &Capabilities::default()).is_err());
 }
 
 #[test]
@@ -79,7 +88,7 @@ fn a_request_is_published_or_a_counter() {
     let offers = [published("urn:offer:1", Audience::Everyone, until("lt", 60))];
     let mut request = take(&offers[0]);
     let relation = |request: &Offer| {
-        let related = relate(&offers, request, &peer, now()).unwrap();
+        let related = relate(&offers, request, &peer, &world(), &Capabilities::default()).unwrap();
         (related.kind, related.compared.map(|compared| compared.relation))
     };
     assert_eq!(relation(&request), (OfferKind::Published, Some(RelationKind::Equal)));
@@ -97,8 +106,9 @@ fn unknown_and_not_for_you_read_the_same() {
     let peer = participant(Role::Consumer);
     let hidden = published("urn:offer:1", Audience::Only(vec![participant(Role::Provider)]), Value::Null);
     let request = take(&hidden);
-    let not_for_you = relate(std::slice::from_ref(&hidden), &request, &peer, now()).unwrap_err();
-    let unknown = relate(&[], &request, &peer, now()).unwrap_err();
+    let not_for_you =
+        relate(std::slice::from_ref(&hidden), &request, &peer, &world(), &Capabilities::default()).unwrap_err();
+    let unknown = relate(&[], &request, &peer, &world(), &Capabilities::default()).unwrap_err();
     assert_eq!(not_for_you, unknown);
     assert_eq!(unknown.fault, Fault::NotFound);
 }
@@ -108,7 +118,8 @@ fn a_request_about_another_dataset_is_altered() {
     let offers = [published("urn:offer:1", Audience::Everyone, Value::Null)];
     let mut request = take(&offers[0]);
     request.target = DatasetId::parse("urn:data:2").unwrap();
-    let refusal = relate(&offers, &request, &participant(Role::Consumer), now()).unwrap_err();
+    let refusal =
+        relate(&offers, &request, &participant(Role::Consumer), &world(), &Capabilities::default()).unwrap_err();
     assert_eq!((refusal.fault, refusal.field.as_deref()), (Fault::Altered, Some("offer.target")));
 }
 
@@ -121,7 +132,8 @@ fn a_request_for_terms_that_cannot_be_enforced_is_refused_by_name() {
         "@id": "urn:offer:1", "@type": "Offer", "target": "urn:data:1",
         "permission": [{ "action": "use", "constraint": [mood] }]
     }));
-    let refusal = relate(&offers, &request, &participant(Role::Consumer), now()).unwrap_err();
+    let refusal =
+        relate(&offers, &request, &participant(Role::Consumer), &world(), &Capabilities::default()).unwrap_err();
     assert_eq!(refusal.fault, Fault::Unenforceable);
     assert!(refusal.sentences().join(" ").contains("mood"), "{refusal:?}");
 }

@@ -61,6 +61,7 @@ fn world() -> impl Strategy<Value = World> {
         now: instant(now),
         agreed_at: agreed.map(instant),
         uses,
+        ..World::default()
     })
 }
 

@@ -85,7 +85,8 @@ impl Control {
         record: &DatasetRecord,
         peer: Option<&ParticipantId>,
     ) -> Result<Option<Dataset>, ControlError> {
-        let now = self.now();
+        let world = policy::World { now: self.now(), ..policy::World::default() };
+        let capabilities = policy::Capabilities::default();
         let offers: Vec<PolicyDocument> = self
             .parts
             .store
@@ -94,7 +95,7 @@ impl Control {
             .into_iter()
             .map(|offer| offer.offer)
             .filter(|offer| match peer {
-                Some(peer) => catalog::visible(offer, peer, now).is_ok(),
+                Some(peer) => catalog::visible(offer, peer, &world, &capabilities).is_ok(),
                 None => offer.audience == catalog::Audience::Everyone,
             })
             .map(|offer| offer.policy.without("target").with("@type", "Offer").with("@id", offer.id.as_str()))
@@ -256,7 +257,7 @@ impl Control {
     /// # Errors
     /// [`ControlError::Refused`] when it asks for what cannot be enforced here.
     pub async fn put_policy(&self, record: PolicyRecord) -> Result<(), ControlError> {
-        policy::enforceable(&record.document)?;
+        policy::enforceable(&record.document, &policy::Capabilities::default())?;
         let batch = Batch { now: self.now(), policies: vec![(record, Expect::Any)], ..Batch::default() };
         self.parts.store.commit(batch).await?;
         Ok(())
@@ -268,7 +269,7 @@ impl Control {
     /// [`ControlError::Refused`] when the dataset does not exist, or the policy asks for what
     /// cannot be enforced here: it is never put up and then ignored.
     pub async fn put_offer(&self, record: OfferRecord) -> Result<(), ControlError> {
-        policy::enforceable(&record.offer.policy)?;
+        policy::enforceable(&record.offer.policy, &policy::Capabilities::default())?;
         if self.parts.store.dataset(&record.offer.dataset).await?.is_none() {
             return Err(Refusal::new(
                 Fault::NotFound,

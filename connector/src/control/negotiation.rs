@@ -152,7 +152,7 @@ impl Control {
         let terms = match &message {
             Message::Request { offer } | Message::Offer { offer } => self.terms_of(peer, loaded.role, offer).await?,
             Message::Agreement { agreement } => {
-                policy::enforceable(&agreement.policy)?;
+                policy::enforceable(&agreement.policy, &policy::Capabilities::default())?;
                 Ok(OfferKind::Published.into())
             }
             Message::Accepted | Message::Verification | Message::Finalized | Message::Termination { .. } => {
@@ -232,7 +232,7 @@ impl Control {
     /// [`ControlError::Refused`] where the offer asks for what we cannot enforce, or the address
     /// is none that we call.
     pub async fn request(&self, new: NewNegotiation) -> Result<Negotiation, ControlError> {
-        policy::enforceable(&new.offer.policy)?;
+        policy::enforceable(&new.offer.policy, &policy::Capabilities::default())?;
         let address = self.checked_callback(&new.address, "address")?;
         let fresh = Negotiation::begin(
             self.fresh_process_id(),
@@ -252,7 +252,7 @@ impl Control {
     /// # Errors
     /// As [`Control::request`].
     pub async fn offer_unasked(&self, new: NewNegotiation) -> Result<Negotiation, ControlError> {
-        policy::enforceable(&new.offer.policy)?;
+        policy::enforceable(&new.offer.policy, &policy::Capabilities::default())?;
         let address = self.checked_callback(&new.address, "address")?;
         let fresh = Negotiation::begin(
             self.fresh_process_id(),
@@ -283,7 +283,7 @@ impl Control {
         }
         let kind = match &command {
             Command::Request { offer } | Command::Offer { offer } => {
-                policy::enforceable(&offer.policy)?;
+                policy::enforceable(&offer.policy, &policy::Capabilities::default())?;
                 OfferKind::Counter
             }
             Command::Accept
@@ -337,9 +337,12 @@ impl Control {
             Role::Provider => {
                 let offers: Vec<_> =
                     self.parts.store.offers_of(&offer.target).await?.into_iter().map(|record| record.offer).collect();
-                catalog::relate(&offers, offer, peer, self.now())
+                let world = policy::World { now: self.now(), ..policy::World::default() };
+                catalog::relate(&offers, offer, peer, &world, &policy::Capabilities::default())
             }
-            Role::Consumer => policy::enforceable(&offer.policy).map(|_| OfferKind::Counter.into()),
+            Role::Consumer => {
+                policy::enforceable(&offer.policy, &policy::Capabilities::default()).map(|_| OfferKind::Counter.into())
+            }
         })
     }
 

@@ -892,13 +892,14 @@ fn denied(message: String) -> Refusal {
 /// The agreement's policy, asked whether its consumer may use its target now.
 fn decide(record: &AgreementRecord, now: Timestamp, uses: u64) -> Result<policy::Decision, Refusal> {
     let agreement = &record.agreement;
-    let model = policy::enforceable(&agreement.policy)?;
+    let model = policy::enforceable(&agreement.policy, &policy::Capabilities::default())?;
     let request = policy::Request {
         action: "use".to_owned(),
         assignee: agreement.assignee.clone(),
         target: Some(agreement.target.to_string()),
     };
-    let world = policy::World { now, agreed_at: Some(agreement.agreed_at), uses: Some(uses) };
+    let world =
+        policy::World { now, agreed_at: Some(agreement.agreed_at), uses: Some(uses), ..policy::World::default() };
     let decision = policy::evaluate(&model, &request, &world);
     if decision.allowed {
         return Ok(decision);

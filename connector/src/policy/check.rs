@@ -74,7 +74,7 @@ pub fn check(text: &str) -> Result<Check, Refusal> {
     match policy::parse(&document) {
         Err(unread) => problems.extend(unread.into_iter().map(placed)),
         Ok(parsed) => {
-            let plan = policy::plan(&parsed);
+            let plan = policy::plan(&parsed, &policy::Capabilities::default());
             problems.extend(plan.refused.into_iter().map(placed));
             let enforced = |step: Step| Enforced { place: spans.place(&step.path), step };
             found.enforced = plan.enforced.into_iter().map(enforced).collect();

@@ -71,7 +71,11 @@ pub fn explain(text: &str, question: Option<&Question>) -> Result<Explanation, R
     })?;
     Ok(Explanation {
         reading: policy::explain(&parsed),
-        refused: policy::plan(&parsed).refused.iter().map(ToString::to_string).collect(),
+        refused: policy::plan(&parsed, &policy::Capabilities::default())
+            .refused
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         decision: question.map(|question| decide(&parsed, question)).transpose()?,
     })
 }
@@ -84,8 +88,9 @@ fn decide(policy: &Policy, question: &Question) -> Result<Verdict, Refusal> {
     }
     let target = question.target.clone().or_else(|| policy.target.clone());
     let request = Request { action: question.action.clone(), assignee: question.assignee.clone(), target };
-    let world = World { now: question.at, agreed_at: question.agreed_at.or(policy.timestamp), uses: question.uses };
-    let Decision { allowed, valid_until, uses_max, reasons } = policy::evaluate(policy, &request, &world);
+    let agreed_at = question.agreed_at.or(policy.timestamp);
+    let world = World { now: question.at, agreed_at, uses: question.uses, ..World::default() };
+    let Decision { allowed, valid_until, uses_max, reasons, .. } = policy::evaluate(policy, &request, &world);
     Ok(Verdict { question: words(&request, &world), allowed, valid_until, uses_max, reasons })
 }
 

@@ -132,7 +132,7 @@ impl Template {
             put(&mut policy, parameter.name, set(parameter.name).unwrap_or(parameter.example));
         }
         let policy = super::document(policy)?;
-        policy::enforceable(&policy).map_err(|refusal| {
+        policy::enforceable(&policy, &policy::Capabilities::default()).map_err(|refusal| {
             let parameters: Vec<String> = self
                 .parameters
                 .iter()

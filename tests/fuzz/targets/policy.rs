@@ -6,7 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 use kontor_core::id::ParticipantId;
 use kontor_core::policy::{
-    Relation, Request, World, compare, could_allow, evaluate, explain, first_allowed, parse, plan, report,
+    Capabilities, Relation, Request, World, compare, could_allow, evaluate, explain, first_allowed, parse, plan, report,
     terms_digest, unenforceable,
 };
 use kontor_vocab::context::compact;
@@ -34,7 +34,8 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(terms_digest(&policy), terms_digest(&read_again));
     assert_eq!(policy, read_again);
 
-    let _ = (plan(&policy), explain(&policy), unenforceable(&policy));
+    let all = Capabilities::all();
+    let _ = (plan(&policy, &all), explain(&policy), unenforceable(&policy, &all));
     assert!(!matches!(compare(&policy, &policy), Relation::Wider(_) | Relation::Narrower | Relation::Conflict(_)));
 
     let request = Request {
@@ -45,7 +46,7 @@ fuzz_target!(|bytes: &[u8]| {
     let now = Timestamp::from_second(1_900_000_000).expect("a time");
     let world = World { now, agreed_at: Some(now), uses: Some(1), ..World::default() };
     let _ = (report(&policy, &request, &world), first_allowed(&policy, &request, &world));
-    let _ = could_allow(&policy, &request, now);
+    let _ = could_allow(&policy, &request, &world);
     let decision = evaluate(&policy, &request, &world);
     if let Some(until) = decision.valid_until {
         assert!(until > now, "a decision holds at least now");

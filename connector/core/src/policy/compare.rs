@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::capability::Capabilities;
 use super::enforce::unenforceable;
 use super::model::{Comparison, Constraint, Policy, Rule, RuleKind, Test, Thing};
 use super::normalise::{conjunction, frame, in_words, normal_thing, rule_text, terms_digest};
@@ -109,7 +110,9 @@ pub fn compared(offered: &Policy, requested: &Policy) -> Compared {
         return Compared { relation: RelationKind::Equal, difference: None };
     }
     let unknown = |difference: Difference| Compared { relation: RelationKind::Unknown, difference: Some(difference) };
-    if let Some(problem) = unenforceable(requested).into_iter().chain(unenforceable(offered)).next() {
+    // What is compared is what is meant, whatever this connector can hold to.
+    let all = Capabilities::all();
+    if let Some(problem) = unenforceable(requested, &all).into_iter().chain(unenforceable(offered, &all)).next() {
         return unknown(Difference { path: problem.path, message: problem.message });
     }
     if frame(offered) != frame(requested) {

@@ -9,6 +9,7 @@ use kontor_vocab::odrl::terms::{ACTIONS, LEFT_OPERANDS, LOGICAL, OPERATORS};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::capability::Capabilities;
 use super::enforce::PROFILES_KNOWN;
 use super::plan::{Enforcement, plan};
 use super::{Plan, parse};
@@ -132,7 +133,7 @@ fn operand_capability(operand: &str) -> Option<Capability> {
 /// The plan of a policy, where all of it is held to.
 fn planned(policy: Value) -> Option<Plan> {
     let document = PolicyDocument::from_value(policy).ok()?;
-    let plan = plan(&parse(&document).ok()?);
+    let plan = plan(&parse(&document).ok()?, &Capabilities::default());
     plan.refused.is_empty().then_some(plan)
 }
 

@@ -6,8 +6,9 @@
 use kontor_vocab::odrl::PolicyDocument;
 use kontor_vocab::odrl::terms::LEFT_OPERANDS;
 
+use super::capability::Capabilities;
 use super::model::{Conflict, Constraint, LogicalOperand, Policy, Rule, RuleKind, Test, Thing};
-use super::parse::{clip, parse};
+use super::parse::{clip, parse_with};
 use super::{Problem, ProblemKind};
 use crate::refusal::{Fault, Refusal};
 
@@ -25,15 +26,15 @@ pub const PROFILES_KNOWN: &[&str] =
 /// # Errors
 /// [`Refusal`] with fault `Malformed` (not a policy), `Limit` (too large) or `Unenforceable`
 /// (names every term that we cannot hold to).
-pub fn enforceable(document: &PolicyDocument) -> Result<Policy, Refusal> {
-    let policy = parse(document).map_err(|problems| refusal(&problems))?;
-    let problems = unenforceable(&policy);
+pub fn enforceable(document: &PolicyDocument, capabilities: &Capabilities) -> Result<Policy, Refusal> {
+    let policy = parse_with(document, &capabilities.vocabulary).map_err(|problems| refusal(&problems))?;
+    let problems = unenforceable(&policy, capabilities);
     if problems.is_empty() { Ok(policy) } else { Err(refusal(&problems)) }
 }
 
 /// Everything in a policy that this connector cannot hold to.
 #[must_use]
-pub fn unenforceable(policy: &Policy) -> Vec<Problem> {
+pub fn unenforceable(policy: &Policy, _capabilities: &Capabilities) -> Vec<Problem> {
     let mut problems = policy_problems(policy);
     problems.extend(policy.rules.iter().flat_map(rule_problems));
     if policy.rules.windows(2).any(|pair| matches!(pair, [a, b] if a.assigner != b.assigner)) {
@@ -128,7 +129,7 @@ fn constraint_problems(constraint: &Constraint, problems: &mut Vec<Problem>) {
             logical.of.iter().for_each(|constraint| constraint_problems(constraint, problems));
         }
         Constraint::Atomic(atomic) if atomic.test == Test::Undecided => {
-            if !OPERANDS_ENFORCED.contains(&atomic.left) {
+            if !OPERANDS_ENFORCED.contains(&atomic.left.as_ref()) {
                 let about = LEFT_OPERANDS.iter().find(|(term, _)| *term == atomic.left).map_or("", |(_, about)| *about);
                 let message = format!("`{}` ({about}) is understood, but not enforced by this connector", atomic.left);
                 let cure = "`dateTime`, `elapsedTime`, `count` or `recipient`";
@@ -138,7 +139,7 @@ fn constraint_problems(constraint: &Constraint, problems: &mut Vec<Problem>) {
                 problems.push(problem(&format!("{}.unit", atomic.path), message, "the constraint without `unit`"));
             } else {
                 let message = format!("`{}` cannot be compared by `{}`", atomic.left, atomic.operator.as_str());
-                let cure = match atomic.left {
+                let cure = match atomic.left.as_ref() {
                     "recipient" => "`eq`, `neq`, `isAnyOf` or `isNoneOf`",
                     _ => "`eq`, `neq`, `lt`, `lteq`, `gt` or `gteq`",
                 };

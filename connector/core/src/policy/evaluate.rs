@@ -3,6 +3,8 @@
 //! A policy is first made ready ([`super::prepared`]): conditions on the time become sets of
 //! instants, so that it is cheap to ask again, which is how the exact end of a decision is found.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use kontor_vocab::context::compact_term;
 use kontor_vocab::odrl::terms::{ActionTerm, action_term};
@@ -10,6 +12,7 @@ use kontor_vocab::odrl::terms::{ActionTerm, action_term};
 use super::enforce;
 use super::model::{Atomic, Comparison, Constraint, LogicalOperand, Policy, Rule, RuleKind, Test, Thing};
 use super::parse::clip;
+use super::permit::StreamTerms;
 use super::prepared::{Prepared, Verdict, tested};
 use super::{Decision, Reason, Request, World};
 
@@ -20,17 +23,26 @@ pub const REASONS_MAX: usize = 128;
 #[must_use]
 pub fn evaluate(policy: &Policy, request: &Request, world: &World) -> Decision {
     let Verdict { allowed, valid_until, uses_max } = Prepared::borrowed(policy).decide(request, world);
-    Decision { allowed, valid_until, uses_max, reasons: Reasons::of(policy, request, world, allowed) }
+    Decision {
+        allowed,
+        valid_until,
+        uses_max,
+        terms: StreamTerms::default(),
+        duties: Vec::new(),
+        depends_on: depends_on(policy, request),
+        reasons: Reasons::of(policy, request, world, allowed),
+    }
 }
 
-/// Whether the request is not ruled out for good: whether there is a time from `now` on at which
+/// Whether the request is not ruled out for good: whether there is a time from `world.now` on at which
 /// the policy may allow it, for an agreement and a count of uses still to come. For catalogues: an
 /// offer of which this is false has nothing left to offer to this participant.
 #[must_use]
-pub fn could_allow(policy: &Policy, request: &Request, now: Timestamp) -> bool {
-    let (prepared, world) = (Prepared::borrowed(policy), World { now, ..World::default() });
+pub fn could_allow(policy: &Policy, request: &Request, world: &World) -> bool {
+    let world = World { agreed_at: None, uses: None, ..world.clone() };
+    let prepared = Prepared::borrowed(policy);
     let asked = prepared.ask(request, &world);
-    std::iter::once(now).chain(asked.instants_from(now)).any(|at| asked.may_allow(at))
+    std::iter::once(world.now).chain(asked.instants_from(world.now)).any(|at| asked.may_allow(at))
 }
 
 /// The first instant from `world.now` on at which the request is allowed, if nothing but time
@@ -186,6 +198,23 @@ pub(super) fn covers_thing(rule: Option<&Thing>, asked: Option<&str>) -> Truth {
         },
         (Some(_), None) => Truth::Unknown,
     }
+}
+
+/// The operands that the rules about a request ask for.
+fn depends_on(policy: &Policy, request: &Request) -> BTreeSet<String> {
+    fn collect(constraint: &Constraint, names: &mut BTreeSet<String>) {
+        match constraint {
+            Constraint::Atomic(atomic) => {
+                names.insert(atomic.left.to_string());
+            }
+            Constraint::Logical(logical) => logical.of.iter().for_each(|constraint| collect(constraint, names)),
+        }
+    }
+    let mut names = BTreeSet::new();
+    for rule in policy.rules.iter().filter(|rule| covers(rule, request) != Truth::False) {
+        rule.constraints.iter().for_each(|constraint| collect(constraint, &mut names));
+    }
+    names
 }
 
 /// Says why, rule by rule.

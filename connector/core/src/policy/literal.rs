@@ -3,6 +3,7 @@
 use std::fmt;
 
 use jiff::{Span, Timestamp, tz::Offset};
+use serde::{Deserialize, Serialize};
 
 /// Reads an `xsd:dateTime` with a zone. Seconds may be missing, as in the protocol's own
 /// examples; a zone may not, because a time without one names no instant.
@@ -59,7 +60,8 @@ pub(super) fn instant(text: &str) -> Result<Timestamp, &'static str> {
 
 /// An `xsd:duration` in the form in which equal durations are equal: whole months, which have no
 /// fixed length, and the rest, which does in UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Duration {
     months: i64,
     seconds: i64,
@@ -94,6 +96,20 @@ impl Duration {
         let nanos = i64::from(moved.subsec_nanosecond()).checked_add(self.nanos)?;
         let nanos = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
         Timestamp::from_nanosecond(nanos).ok()
+    }
+}
+
+impl From<Duration> for String {
+    fn from(duration: Duration) -> Self {
+        duration.to_string()
+    }
+}
+
+impl TryFrom<String> for Duration {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        duration(&text).map_err(|why| format!("`{text}` {why}"))
     }
 }
 

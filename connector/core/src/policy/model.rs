@@ -3,6 +3,7 @@
 //! Everything of ODRL 2.2's core and common vocabularies has a place here; what this connector
 //! cannot hold to is marked when it is asked for ([`super::enforceable`]), not lost on the way.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -174,8 +175,8 @@ impl Constraint {
 pub struct Atomic {
     /// JSON path of the condition.
     pub path: String,
-    /// The left operand: a bare ODRL term.
-    pub left: &'static str,
+    /// The left operand, by its canonical name: a bare ODRL term, a code of the IDS, or an operator's own.
+    pub left: Cow<'static, str>,
     /// The operator.
     pub operator: Operator,
     /// The right operand: one value, or several for set operators.

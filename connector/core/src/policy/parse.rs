@@ -12,6 +12,7 @@ use super::model::{
     Atomic, Comparison, Conflict, Constraint, Logical, LogicalOperand, Operand, Operator, Policy, PolicyKind, Rule,
     RuleKind, Test, Thing,
 };
+use super::operand::{Known, Vocabulary};
 use super::{Problem, ProblemKind};
 
 /// Most rules in a policy, duties included, after it was atomised.
@@ -54,7 +55,15 @@ const DESCRIPTIONS: &[&str] = &[
 /// # Errors
 /// Every [`Problem`] found, up to [`PROBLEMS_MAX`], not only the first.
 pub fn parse(document: &PolicyDocument) -> Result<Policy, Vec<Problem>> {
-    let mut parser = Parser::default();
+    parse_with(document, &Vocabulary::default())
+}
+
+/// As [`parse`], with an operator's own terms.
+///
+/// # Errors
+/// Every [`Problem`] found, up to [`PROBLEMS_MAX`], not only the first.
+pub fn parse_with(document: &PolicyDocument, vocabulary: &Vocabulary) -> Result<Policy, Vec<Problem>> {
+    let mut parser = Parser { vocabulary, problems: Vec::new(), rules: 0, constraints: 0 };
     let policy = match compact(document.to_value()) {
         Value::Object(map) => parser.policy(&map),
         _ => {
@@ -68,8 +77,8 @@ pub fn parse(document: &PolicyDocument) -> Result<Policy, Vec<Problem>> {
     }
 }
 
-#[derive(Default)]
-struct Parser {
+struct Parser<'v> {
+    vocabulary: &'v Vocabulary,
     problems: Vec<Problem>,
     rules: usize,
     constraints: usize,
@@ -84,7 +93,7 @@ struct Shared {
     assignees: Vec<Thing>,
 }
 
-impl Parser {
+impl Parser<'_> {
     fn problem(&mut self, kind: ProblemKind, path: &str, message: impl Into<String>, cure: impl Into<String>) {
         if self.problems.len() < PROBLEMS_MAX {
             self.problems.push(Problem { kind, path: path.to_owned(), message: message.into(), cure: cure.into() });
@@ -516,23 +525,23 @@ impl Parser {
             self.malformed(&at, message, "one value, or `isAnyOf`");
             return None;
         }
-        let test = match meaning(left, operator, &right, unit.is_some()) {
+        let test = match meaning(&left.name, operator, &right, unit.is_some()) {
             Ok(test) => test,
             Err(wrong) => {
                 self.problem(wrong.kind, &at, wrong.message, wrong.cure);
                 return None;
             }
         };
-        Some(Constraint::Atomic(Atomic { path, left, operator, right, unit, test }))
+        Some(Constraint::Atomic(Atomic { path, left: left.name, operator, right, unit, test }))
     }
 
-    fn left_operand(&mut self, path: &str, map: &Map<String, Value>) -> Option<&'static str> {
+    fn left_operand(&mut self, path: &str, map: &Map<String, Value>) -> Option<Known> {
         let at = join(path, "leftOperand");
         let Some(text) = self.text(path, map, "leftOperand") else {
             self.missing(&at, map, "leftOperand", "`dateTime`");
             return None;
         };
-        let found = terms::left_operand_term(&text);
+        let found = self.vocabulary.known(&text);
         if found.is_none() {
             let cure = "`dateTime`, `elapsedTime`, `count` or `recipient`";
             self.unknown(&at, format!("the left operand `{}` is not known", clip(&text)), cure);

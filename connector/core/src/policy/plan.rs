@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::Problem;
+use super::capability::Capabilities;
 use super::enforce::unenforceable;
 use super::evaluate::wanted;
 use super::model::{Constraint, Policy, Rule, RuleKind, Test};
+use crate::negotiation::Role;
 
 /// When something is enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -19,6 +21,8 @@ pub enum Phase {
     TransferStart,
     /// While bytes flow: they stop within one buffer.
     InStream,
+    /// After the transfer: what the consumer's connector does with what it has.
+    AfterTransfer,
 }
 
 impl Phase {
@@ -30,6 +34,7 @@ impl Phase {
             Self::Negotiation => "when an agreement is made",
             Self::TransferStart => "when a transfer starts",
             Self::InStream => "while bytes flow",
+            Self::AfterTransfer => "after the transfer",
         }
     }
 }
@@ -50,8 +55,15 @@ pub struct Step {
 pub struct Enforcement {
     /// When.
     pub phase: Phase,
+    /// By whom.
+    #[serde(default = "provider")]
+    pub by: Role,
     /// How, in a sentence.
     pub how: String,
+}
+
+fn provider() -> Role {
+    Role::Provider
 }
 
 /// What this connector enforces of a policy, and what it must refuse.
@@ -65,7 +77,7 @@ pub struct Plan {
 
 /// What this connector will do about a policy, phase by phase.
 #[must_use]
-pub fn plan(policy: &Policy) -> Plan {
+pub fn plan(policy: &Policy, capabilities: &Capabilities) -> Plan {
     let mut enforced = Vec::new();
     for rule in policy.rules.iter().filter(|rule| matches!(rule.kind, RuleKind::Permission | RuleKind::Prohibition)) {
         if let Some(assignee) = rule.assignee.as_ref().and_then(|assignee| assignee.as_one()) {
@@ -77,11 +89,11 @@ pub fn plan(policy: &Policy) -> Plan {
         }
         rule.constraints.iter().for_each(|constraint| steps(constraint, &mut enforced));
     }
-    Plan { enforced, refused: unenforceable(policy) }
+    Plan { enforced, refused: unenforceable(policy, capabilities) }
 }
 
 fn identity() -> Vec<Enforcement> {
-    let how = |phase, how: &str| Enforcement { phase, how: how.to_owned() };
+    let how = |phase, how: &str| Enforcement { phase, by: Role::Provider, how: how.to_owned() };
     vec![
         how(Phase::Catalogue, "the offer is shown only where the verified participant may use it"),
         how(Phase::Negotiation, "the verified participant is compared"),
@@ -93,7 +105,7 @@ fn steps(constraint: &Constraint, steps_so_far: &mut Vec<Step>) {
     match constraint {
         Constraint::Logical(logical) => logical.of.iter().for_each(|inner| steps(inner, steps_so_far)),
         Constraint::Atomic(atomic) => {
-            let how = |phase, how: &str| Enforcement { phase, how: how.to_owned() };
+            let how = |phase, how: &str| Enforcement { phase, by: Role::Provider, how: how.to_owned() };
             let phases = match atomic.test {
                 Test::Time(..) => vec![
                     how(Phase::Catalogue, "an offer that can no longer allow anything is not shown"),

@@ -38,7 +38,7 @@ fn request() -> Request {
 }
 
 fn world(now: &str) -> World {
-    World { now: at(now), agreed_at: None, uses: None }
+    World { now: at(now), ..World::default() }
 }
 
 fn decide(document: &PolicyDocument, world: &World) -> Decision {
@@ -46,7 +46,7 @@ fn decide(document: &PolicyDocument, world: &World) -> Decision {
 }
 
 fn refused(document: &PolicyDocument) -> Refusal {
-    enforceable(document).unwrap_err()
+    enforceable(document, &Capabilities::default()).unwrap_err()
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn time_windows_are_exact() {
         ("gt", [false, false, true]),
     ] {
         let policy = under(atom("dateTime", operator, json!({"@value": t, "@type": "xsd:dateTime"})));
-        assert!(enforceable(&policy).is_ok(), "{operator}");
+        assert!(enforceable(&policy, &Capabilities::default()).is_ok(), "{operator}");
         for (now, allowed) in [before, t, after].into_iter().zip(expected) {
             assert_eq!(decide(&policy, &world(now)).allowed, allowed, "{now} {operator} {t}");
         }
@@ -214,8 +214,8 @@ fn time_since_agreement_follows_the_calendar() {
         ("2030-01-01T00:00:00Z", "P1Y2M3DT4H5M6.000000007S", "2031-03-04T04:05:06.000000007Z"),
     ] {
         let policy = under(atom("elapsedTime", "lteq", json!({"@value": span, "@type": "xsd:duration"})));
-        assert!(enforceable(&policy).is_ok());
-        let now = World { now: at(agreed), agreed_at: Some(at(agreed)), uses: None };
+        assert!(enforceable(&policy, &Capabilities::default()).is_ok());
+        let now = World { now: at(agreed), agreed_at: Some(at(agreed)), ..World::default() };
         let decision = decide(&policy, &now);
         assert!(decision.allowed, "{span}");
         let turns = at(last).checked_add(jiff::SignedDuration::from_nanos(1)).unwrap();
@@ -245,7 +245,7 @@ fn uses_are_counted_exactly() {
         (atom("count", "lteq", json!(u64::MAX)), Some(2), true, None),
     ] {
         let policy = under(constraint.clone());
-        assert!(enforceable(&policy).is_ok(), "{constraint}");
+        assert!(enforceable(&policy, &Capabilities::default()).is_ok(), "{constraint}");
         let now = World { uses, ..world("2030-01-01T00:00:00Z") };
         let decision = decide(&policy, &now);
         assert_eq!((decision.allowed, decision.uses_max), (allowed, uses_max), "{constraint} {uses:?}");
@@ -269,7 +269,7 @@ fn recipient_is_the_participant_that_the_data_goes_to() {
         ("isNoneOf", json!(["did:web:other.example", ME]), false),
     ] {
         let policy = under(atom("recipient", operator, right));
-        assert!(enforceable(&policy).is_ok());
+        assert!(enforceable(&policy, &Capabilities::default()).is_ok());
         assert_eq!(decide(&policy, &world("2030-01-01T00:00:00Z")).allowed, allowed, "{operator}");
     }
 }
@@ -695,8 +695,8 @@ fn an_offer_of_the_past_could_not_allow_and_one_of_the_future_could() {
         (document(json!({"permission": [{"action": "use"}], "prohibition": [{"action": "use"}]})), false, None),
     ] {
         let parsed = parse(&policy).unwrap();
-        assert_eq!(could_allow(&parsed, &request(), now), could, "{policy:?}");
-        let world = World { now, agreed_at: None, uses: None };
+        let world = World { now, ..World::default() };
+        assert_eq!(could_allow(&parsed, &request(), &world), could, "{policy:?}");
         assert_eq!(first_allowed(&parsed, &request(), &world), first.map(at), "{policy:?}");
     }
 }
@@ -704,7 +704,7 @@ fn an_offer_of_the_past_could_not_allow_and_one_of_the_future_could() {
 #[test]
 fn the_examples_of_the_protocol_are_read_or_refused_by_name() {
     let offer = under(json!([atom("dateTime", "lteq", json!("2023-12-31T06:00Z"))]));
-    assert!(enforceable(&offer).is_ok());
+    assert!(enforceable(&offer, &Capabilities::default()).is_ok());
     let partner =
         under(json!([{"or": [atom("partner", "eq", json!("gold")), atom("partner", "eq", json!("silver"))]}]));
     assert!(refused(&partner).message.contains("partner"));
@@ -732,7 +732,7 @@ fn a_plan_names_the_phase_of_each_part_and_refuses_the_rest() {
         atom("purpose", "eq", json!("research"))
     ]}]})))
     .unwrap();
-    let plan = plan(&policy);
+    let plan = plan(&policy, &Capabilities::default());
     let phases = |path: &str| -> Vec<Phase> {
         let step = plan.enforced.iter().find(|step| step.path == path).unwrap();
         step.phases.iter().map(|enforcement| enforcement.phase).collect()
