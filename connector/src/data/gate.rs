@@ -14,6 +14,7 @@ use kontor_core::effect::StopReason;
 use kontor_core::id::{AgreementId, ParticipantId, ProcessId};
 use kontor_core::peer::VerifiedPeer;
 use kontor_wire::token::{same_secret, token_digest};
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -306,7 +307,7 @@ impl Grants {
             return Err(GateRefusal::Stopped(stop));
         }
         if let Some(until) = post.grant.valid_until.filter(|until| *until <= now) {
-            return Err(GateRefusal::Stopped(Stop::new(StopKind::Expired, format!("it ended at {until}"))));
+            return Err(GateRefusal::Stopped(expired(until)));
         }
         let before = post.running.fetch_add(1, Ordering::AcqRel);
         let permit = Permit { post };
@@ -361,6 +362,21 @@ impl Permit {
         !self.post.shut.load(Ordering::Acquire)
     }
 
+    /// Why no further segment may leave, if none may: one atomic load, and a look at the wall clock where the grant
+    /// ends. The timers of this process stand still while the machine sleeps; that clock does not. It is the coarse
+    /// one, a few milliseconds late at worst, because this is asked for every segment: the exact end is a timer's.
+    #[must_use]
+    #[inline]
+    pub fn over(&self) -> Option<Stop> {
+        if !self.is_open() {
+            return self.stopped();
+        }
+        let until = self.post.grant.valid_until?;
+        let now = clock_gettime(ClockId::RealtimeCoarse);
+        let now = (now.tv_sec, now.tv_nsec);
+        (now >= (until.as_second(), until.subsec_nanosecond().into())).then(|| expired(until))
+    }
+
     /// Why they may not, if they may not.
     #[must_use]
     pub fn stopped(&self) -> Option<Stop> {
@@ -378,6 +394,11 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.post.running.fetch_sub(1, Ordering::AcqRel);
     }
+}
+
+/// The stop of a grant whose time is over.
+pub(crate) fn expired(until: Timestamp) -> Stop {
+    Stop::new(StopKind::Expired, format!("it ended at {until}"))
 }
 
 /// Waits until the verdict is a stop. Pends for ever if nobody can say so any more.

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::DataLimits;
-use super::gate::{Permit, Stop, StopKind, until_stopped};
+use super::gate::{Permit, Stop, expired, until_stopped};
 use super::meter::{Meter, Tally};
 use super::source::OpenedSource;
 use crate::model::FlowOutcome;
@@ -72,10 +72,6 @@ impl Flow {
 
 fn cut(stop: &Stop) -> FlowOutcome {
     FlowOutcome::Cut { reason: stop.to_string() }
-}
-
-fn expired(until: Timestamp) -> Stop {
-    Stop::new(StopKind::Expired, format!("it ended at {until}"))
 }
 
 fn failed(reason: impl Into<String>) -> FlowOutcome {
@@ -189,16 +185,8 @@ impl Body for Pump {
         if this.finished {
             return Poll::Ready(None);
         }
-        if !this.permit.is_open()
-            && let Some(stop) = this.permit.stopped()
-        {
+        if let Some(stop) = this.permit.over() {
             this.flow.end(cut(&stop));
-        }
-        // The timer of the warden runs by a clock that stands still while the machine sleeps; this one does not.
-        if let Some(until) = this.permit.grant().valid_until
-            && until <= Timestamp::now()
-        {
-            this.flow.end(cut(&expired(until)));
         }
         let segment = match this.segments.poll_recv(context) {
             Poll::Ready(segment) => segment,
