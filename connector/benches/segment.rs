@@ -52,5 +52,5 @@ fn permit(valid_until: Option<Timestamp>) -> Result<Permit> {
         media_type: String::new(),
         valid_until,
     });
-    grants.admit(&transfer, Some("token"), &peer, Timestamp::now()).ok().context("the grant is refused")
+    grants.admit(&transfer, Some("token"), Some(&peer), Timestamp::now()).ok().context("the grant is refused")
 }

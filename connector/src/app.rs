@@ -10,7 +10,7 @@ use kontor_core::id::ParticipantId;
 use kontor_wire::client::{ClientLimits, PeerClient};
 use kontor_wire::egress::EgressFilter;
 use kontor_wire::pki::{Authority, CertificateRequest};
-use kontor_wire::serve::{ServeLimits, serve_insecure_headers, serve_mutual_tls, serve_plain};
+use kontor_wire::serve::{ServeLimits, require_peer, serve_insecure_headers, serve_mutual_tls, serve_plain};
 use kontor_wire::tls::{TlsFiles, TlsIdentity};
 use kontor_wire::token::{random_token, require_bearer};
 use secrecy::{ExposeSecret, SecretString};
@@ -296,6 +296,7 @@ async fn run(settings: Settings) -> Result<()> {
     };
     if let Some(listener) = initiation {
         let router = initiation::router(control.clone()).layer(RequestBodyLimitLayer::new(limits.body_bytes_max));
+        let router = require_peer(router);
         tokio::spawn(serve_insecure_headers(listener, router, serve_limits.clone(), shutdown.clone()));
     }
     let management_task = tokio::spawn(serve_plain(operator, management_router, serve_limits, shutdown.clone()));

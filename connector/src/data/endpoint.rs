@@ -110,7 +110,7 @@ impl ProviderPlane {
 }
 
 /// The routes `/data/{transfer}`, `/data/{transfer}/{*member}` and `/flows/{flow}`. They expect
-/// `Extension<VerifiedPeer>` on every request.
+/// `Extension<VerifiedPeer>` on every request; without it only tokens of the profile `insecure` are good for anything.
 pub fn router(plane: Arc<ProviderPlane>) -> Router {
     Router::new()
         .route("/data/{transfer}", get(whole))
@@ -159,7 +159,7 @@ async fn answer(
     method: Method,
     headers: HeaderMap,
 ) -> Response {
-    let Some(Extension(peer)) = peer else { return no_peer() };
+    let peer = peer.map(|Extension(peer)| peer);
     // A task of its own: it comes to its end even if the peer is gone in between, so that a flow that `control` let
     // through is always reported.
     let request = Request { plane, transfer, member, peer, head_only: method == Method::HEAD, headers };
@@ -168,10 +168,6 @@ async fn answer(
         Ok(Err(refused)) => *refused,
         Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the flow could not be opened"),
     }
-}
-
-fn no_peer() -> Response {
-    refuse(StatusCode::UNAUTHORIZED, "no-identity", "this connection proves no participant")
 }
 
 fn refuse(status: StatusCode, kind: &str, detail: impl Into<String>) -> Response {
@@ -192,6 +188,7 @@ impl IntoResponse for GateRefusal {
             Self::NoToken | Self::UnknownToken => {
                 with(refuse(StatusCode::UNAUTHORIZED, "unknown-token", detail), header::WWW_AUTHENTICATE, "Bearer")
             }
+            Self::NoPeer { .. } => refuse(StatusCode::UNAUTHORIZED, "no-identity", detail),
             Self::OtherParticipant { .. } => refuse(StatusCode::FORBIDDEN, "other-participant", detail),
             Self::OtherCertificate { .. } => Problem::new(StatusCode::FORBIDDEN, "other-certificate", detail)
                 .cure("suspend the transfer and start it again: that hands out a fresh token, bound to the certificate in use")
@@ -224,16 +221,20 @@ fn source_refusal(error: &SourceError) -> Response {
     }
 }
 
+/// The token of `Authorization: Bearer <token>`, or of `Authorization: <token>`, as the applications behind Eclipse EDC
+/// present what is called `authorization` in a data address.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    match headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ') {
+        Some((scheme, token)) => scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()),
+        None => headers.get(header::AUTHORIZATION)?.to_str().ok().filter(|token| !token.starts_with('{')),
+    }
 }
 
 struct Request {
     plane: Arc<ProviderPlane>,
     transfer: String,
     member: Option<String>,
-    peer: VerifiedPeer,
+    peer: Option<VerifiedPeer>,
     head_only: bool,
     headers: HeaderMap,
 }
@@ -245,7 +246,7 @@ impl Request {
         let permit = self
             .plane
             .grants
-            .admit(&transfer, bearer(&self.headers), &self.peer, Timestamp::now())
+            .admit(&transfer, bearer(&self.headers), self.peer.as_ref(), Timestamp::now())
             .map_err(|refusal| Box::new(refusal.into_response()))?;
         let source = self.open(&permit).await?;
         match source {
@@ -525,7 +526,7 @@ async fn receipt(
     peer: Peer,
     headers: HeaderMap,
 ) -> Response {
-    let Some(Extension(peer)) = peer else { return no_peer() };
+    let peer = peer.map(|Extension(peer)| peer);
     let Some(token) = bearer(&headers) else { return GateRefusal::NoToken.into_response() };
     let unknown = || refuse(StatusCode::NOT_FOUND, "no-receipt", "no such flow is known any more");
     let mut ended = plane.receipts.ended.subscribe();
@@ -537,7 +538,7 @@ async fn receipt(
             if !same_secret(&token_digest(token), &holder.token_digest) {
                 return GateRefusal::UnknownToken.into_response();
             }
-            if let Err(refusal) = check_holder(&holder.participant, &holder.binding, &peer) {
+            if let Err(refusal) = check_holder(&holder.participant, &holder.binding, peer.as_ref()) {
                 return refusal.into_response();
             }
             checked = true;

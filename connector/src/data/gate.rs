@@ -147,6 +147,12 @@ pub enum GateRefusal {
     /// No grant of this transfer has this token. An unknown transfer reads the same.
     #[error("the access token opens no such transfer; the one in its latest start message would have passed")]
     UnknownToken,
+    /// The connection proves no participant, and the token is bound to one's certificate.
+    #[error("this connection proves no participant, and the access token is bound to {bound}")]
+    NoPeer {
+        /// What the token is bound to.
+        bound: String,
+    },
     /// The token is another participant's.
     #[error(
         "the access token was made for another participant than `{participant}`: it is bound to {bound}, this connection presents {presented}; a token of a transfer of `{participant}` would have passed"
@@ -284,7 +290,8 @@ impl Grants {
         self.post(transfer).map(|post| post.verdict.borrow().clone())
     }
 
-    /// Token + verified peer + grant → permit.
+    /// Token + verified peer + grant → permit. Without a peer only a token of the profile `insecure` opens anything,
+    /// where a request has one header for the token and for who asks.
     ///
     /// # Errors
     /// [`GateRefusal`], in this order: the token, its holder, the certificate, the verdict, the time, the number of
@@ -293,7 +300,7 @@ impl Grants {
         &self,
         transfer: &ProcessId,
         token: Option<&str>,
-        peer: &VerifiedPeer,
+        peer: Option<&VerifiedPeer>,
         now: Timestamp,
     ) -> Result<Permit, GateRefusal> {
         let token = token.ok_or(GateRefusal::NoToken)?;
@@ -322,8 +329,14 @@ impl Grants {
 pub(crate) fn check_holder(
     participant: &ParticipantId,
     binding: &TokenBinding,
-    peer: &VerifiedPeer,
+    peer: Option<&VerifiedPeer>,
 ) -> Result<(), GateRefusal> {
+    let Some(peer) = peer else {
+        return match binding {
+            TokenBinding::InsecureHeader => Ok(()),
+            TokenBinding::Certificate { .. } => Err(GateRefusal::NoPeer { bound: fingerprint(binding) }),
+        };
+    };
     let fingerprints = || (fingerprint(binding), fingerprint(&TokenBinding::from(peer.binding())));
     if participant != peer.participant() {
         let (bound, presented) = fingerprints();

@@ -186,6 +186,35 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
+async fn without_a_proven_peer_only_a_token_of_the_insecure_profile_opens() {
+    let ask = async |world: &World, authorization: &str| {
+        let request = Request::builder().uri(data_path()).header("authorization", authorization);
+        router(Arc::clone(&world.plane)).oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    };
+    let mut world = World::new();
+    world.file(SEGMENT);
+    let (status, refused) = problem(ask(&world, &format!("Bearer {TOKEN}")).await).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert!(refused["detail"].as_str().unwrap().contains("proves no participant"), "{refused}");
+
+    world.binding = TokenBinding::InsecureHeader;
+    let (_, content) = world.file(SEGMENT);
+    // The scheme, and EDC's way of presenting what a data address calls `authorization`.
+    for authorization in [format!("Bearer {TOKEN}"), TOKEN.to_owned()] {
+        let response = ask(&world, &authorization).await;
+        let flow = format!("/flows/{}", header(&response, FLOW_HEADER));
+        assert_eq!(body(response).await, content, "{authorization}");
+        let request = Request::builder().uri(flow).header("authorization", &authorization);
+        let receipt = router(Arc::clone(&world.plane)).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(receipt.status(), StatusCode::OK);
+    }
+    for nothing in ["Bearer another", "another", "Basic dXNlcg==", "{\"clientId\":\"urn:a:b\"}"] {
+        assert_eq!(problem(ask(&world, nothing).await).await.0, StatusCode::UNAUTHORIZED, "{nothing}");
+    }
+    assert_eq!(world.reports(2).await.len(), 2);
+}
+
+#[tokio::test]
 async fn after_a_stop_not_one_more_segment_leaves() {
     for kind in [StopKind::Suspended, StopKind::Terminated, StopKind::Revoked] {
         let world = World::new();

@@ -19,6 +19,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use kontor_core::refusal::{Fault, Refusal};
 use kontor_vocab::dsp::{ErrorBody, context};
+use kontor_wire::serve::require_peer;
 use serde_json::Value;
 
 use crate::control::Control;
@@ -31,7 +32,10 @@ pub fn router(control: Arc<Control>) -> Router {
         .merge(catalog::routes())
         .merge(negotiation::routes())
         .merge(transfer::routes());
-    Router::new().nest("/dsp/2025-1", protocol).merge(version::routes()).with_state(control)
+    // The version document is open to everybody; all else wants to know who asks.
+    Router::new()
+        .nest("/dsp/2025-1", require_peer(protocol.with_state(control.clone())))
+        .merge(version::routes().with_state(control))
 }
 
 /// Which error body a chapter answers with.

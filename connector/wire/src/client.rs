@@ -425,7 +425,8 @@ impl Inner {
         head.uri = target;
         head.headers.insert(header::HOST, host_header);
         if let How::Insecure(claim) = &self.how {
-            head.headers.insert(header::AUTHORIZATION, claim.clone());
+            // A token that the request carries is worth more than a claim.
+            head.headers.entry(header::AUTHORIZATION).or_insert_with(|| claim.clone());
         }
         if let Some(trace) = TraceContext::current().filter(|_| !head.headers.contains_key(TRACEPARENT))
             && let Ok(value) = HeaderValue::from_str(&trace.child().to_header())

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ::http::{Request, Response, StatusCode, header};
+use ::http::{HeaderValue, Request, Response, StatusCode, header};
 use axum::Router;
 use axum::body::Body;
+use axum::middleware::{Next, from_fn};
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -108,6 +109,9 @@ pub async fn serve_plain(
 
 /// Serves a router without TLS and believes the header `Authorization: {"clientId":"X"}`. For the profile whose name
 /// says `insecure`: refuses a listener beyond loopback.
+///
+/// The header has one place for two things, who asks and with which token. A request with a token, or with none of both,
+/// reaches the router without a [`VerifiedPeer`]; see [`require_peer`].
 ///
 /// # Errors
 /// When the listener is not bound to loopback, or fails for good.
@@ -419,7 +423,7 @@ fn answer(
     async move {
         let mut request = request.map(|body| Body::new(Unstalled { body, stall, timer: None }));
         request.extensions_mut().insert(info);
-        let peer = if insecure { claimed_peer(&request).map(Some) } else { Ok(peer) };
+        let peer = if insecure { claimed_peer(&request) } else { Ok(peer) };
         let response = match peer {
             Ok(peer) => {
                 if let Some(peer) = peer {
@@ -433,25 +437,42 @@ fn answer(
     }
 }
 
-/// The identity that a header claims, in the profile whose name says `insecure`.
-fn claimed_peer(request: &Request<Body>) -> Result<VerifiedPeer, Problem> {
+/// The identity that a header claims, in the profile whose name says `insecure`; none where the header holds a bearer
+/// token, or is missing.
+fn claimed_peer(request: &Request<Body>) -> Result<Option<VerifiedPeer>, Problem> {
     #[derive(serde::Deserialize)]
     struct Claim {
         #[serde(rename = "clientId")]
         client_id: String,
     }
-    let claim =
-        request.headers().get(header::AUTHORIZATION).map(|value| serde_json::from_slice::<Claim>(value.as_bytes()));
-    let name = match claim {
-        Some(Ok(claim)) => ParticipantId::parse_insecure(claim.client_id).map_err(|error| error.to_string()),
-        Some(Err(error)) => Err(format!("the header is not the JSON that was expected: {error}")),
-        None => Err("the request says not who it comes from".to_owned()),
+    let Some(header) = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes) else { return Ok(None) };
+    // A token, with its scheme or bare, is not JSON.
+    if !header.trim_ascii_start().starts_with(b"{") {
+        return Ok(None);
+    }
+    let name = match serde_json::from_slice::<Claim>(header) {
+        Ok(claim) => ParticipantId::parse_insecure(claim.client_id).map_err(|error| error.to_string()),
+        Err(error) => Err(format!("the header is not the JSON that was expected: {error}")),
     };
-    name.map(|name| VerifiedPeer::assert_verified(name, Binding::InsecureHeader)).map_err(|detail| {
-        Problem::new(StatusCode::UNAUTHORIZED, "unauthorised", detail)
-            .at("header Authorization")
-            .cure("`Authorization: {\"clientId\":\"<participant>\"}`, in this insecure profile only")
-    })
+    name.map(|name| Some(VerifiedPeer::assert_verified(name, Binding::InsecureHeader)))
+        .map_err(|detail| no_claim(&detail))
+}
+
+fn no_claim(detail: &str) -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthorised", detail)
+        .at("header Authorization")
+        .cure("`Authorization: {\"clientId\":\"<participant>\"}`, in this insecure profile only")
+}
+
+/// Puts a router behind [`VerifiedPeer`]: a request that proves none is answered with 401. Over mutual TLS every request
+/// proves one; in the insecure profile those do whose header claims one.
+pub fn require_peer(router: Router) -> Router {
+    router.layer(from_fn(|request: Request<Body>, next: Next| async move {
+        match request.extensions().get::<VerifiedPeer>() {
+            Some(_) => next.run(request).await,
+            None => no_claim("the request says not who it comes from").into_response(),
+        }
+    }))
 }
 
 /// A request's body whose sender may not pause for longer than the limit.

@@ -15,7 +15,7 @@ use kontor_core::id::ParticipantId;
 use kontor_wire::client::{ClientLimits, PeerClient, PeerError};
 use kontor_wire::egress::EgressFilter;
 use kontor_wire::pki::{Authority, CertificateRequest};
-use kontor_wire::serve::{ServeLimits, serve_insecure_headers, serve_mutual_tls, serve_plain};
+use kontor_wire::serve::{ServeLimits, require_peer, serve_insecure_headers, serve_mutual_tls, serve_plain};
 use kontor_wire::tls::TlsIdentity;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -279,9 +279,18 @@ async fn insecure_identities_stay_on_loopback_and_need_their_header() {
     assert!(refused.to_string().contains("loopback only"));
 
     let (listener, address) = listen().await;
-    tokio::spawn(serve_insecure_headers(listener, router(), ServeLimits::default(), CancellationToken::new()));
-    let bare = raw(address, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
-    assert!(bare.starts_with("HTTP/1.1 401") && bare.contains("clientId"), "{bare}");
+    let guarded = require_peer(router()).merge(Router::new().route("/open", get(|| async { "open" })));
+    tokio::spawn(serve_insecure_headers(listener, guarded, ServeLimits::default(), CancellationToken::new()));
+    // What is not a claim is a token; whoever takes tokens looks at them. What looks like a claim must be one.
+    for (authorization, open) in
+        [("", "200"), ("authorization: Bearer token\r\n", "200"), ("authorization: {}\r\n", "401")]
+    {
+        let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\n{authorization}connection: close\r\n\r\n");
+        let bare = raw(address, ask("/").as_bytes()).await;
+        assert!(bare.starts_with("HTTP/1.1 401") && bare.contains("clientId"), "{bare}");
+        let answer = raw(address, ask("/open").as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {open}")), "{authorization}: {answer}");
+    }
     let own = ParticipantId::parse_insecure("CONSUMER").unwrap();
     let client = PeerClient::insecure(own, EgressFilter::insecure(), ClientLimits::default());
     let request = |host: &str| Request::get(format!("http://{host}/")).body(Bytes::new()).unwrap();
