@@ -290,7 +290,8 @@ impl PeerClient {
     /// loopback only, whatever the filter allowed.
     #[must_use]
     pub fn insecure(own: ParticipantId, egress: EgressFilter, limits: ClientLimits) -> Self {
-        let claim = serde_json::json!({ "clientId": own.as_str() }).to_string();
+        // The mock identity of Eclipse EDC, which this is a form of, has a region too, and fails where there is none.
+        let claim = serde_json::json!({ "region": "eu", "clientId": own.as_str() }).to_string();
         // A participant has no control characters, so its JSON is a header value; should it ever not be, the peer
         // answers 401.
         let claim = HeaderValue::from_str(&claim).unwrap_or_else(|_| HeaderValue::from_static("{}"));
