@@ -24,6 +24,8 @@ pub const RDF: &str = "http://www.w3.org/1999/02/22-rdf-syntax-ns#";
 pub const RDFS: &str = "http://www.w3.org/2000/01/rdf-schema#";
 /// Namespace of SPDX, for checksums.
 pub const SPDX: &str = "http://spdx.org/rdf/terms#";
+/// Namespace of Eclipse EDC, for what it adds to the protocol: its catalogue filter, its names in data addresses.
+pub const EDC: &str = "https://w3id.org/edc/v0.0.1/ns/";
 /// The version of the Dataspace Protocol that we speak, as it is spelled in the version document.
 pub const DSP_VERSION: &str = "2025-1";
 /// The protocol binding that we speak, as it is spelled in the version document.

@@ -13,6 +13,10 @@ use kontor_vocab::iri::FORMAT_HTTP_PULL;
 use kontor_vocab::odrl::PolicyDocument;
 use serde_json::{Map, Value, json};
 
+mod query;
+
+pub use query::CatalogQuery;
+
 use super::Control;
 use super::error::ControlError;
 use super::wire_format;
@@ -43,17 +47,75 @@ impl Control {
                 datasets.push(dataset);
             }
         }
-        let catalog = Catalog {
+        Ok(CatalogPage { catalog: self.catalog_of(datasets), next: listing.next })
+    }
+
+    fn catalog_of(&self, dataset: Vec<Dataset>) -> Catalog {
+        Catalog {
             context: Some(dsp::context()),
             id: format!("{}#catalog", self.participant()),
             kind: "Catalog".to_owned(),
             participant_id: Some(self.participant().to_string()),
             service: vec![self.service()],
-            dataset: datasets,
+            dataset,
             catalog: Vec::new(),
             extra: Map::new(),
+        }
+    }
+
+    /// The part of the catalogue that a query names, as the peer may see it. A query without a limit is a page, with the
+    /// cursor of the next; who names one goes on by offset.
+    ///
+    /// # Errors
+    /// As [`Control::catalog_for`].
+    pub async fn catalog_part(
+        &self,
+        peer: &ParticipantId,
+        query: CatalogQuery,
+        after: Option<String>,
+    ) -> Result<CatalogPage, ControlError> {
+        let Some(limit) = query.limit.or(query.ids.as_ref().map(Vec::len)) else {
+            return self.catalog_for(peer, after).await;
         };
-        Ok(CatalogPage { catalog, next: listing.next })
+        let mut found = Vec::new();
+        let mut skip = query.offset;
+        let mut take = |dataset: Dataset| {
+            if skip > 0 {
+                skip -= 1;
+            } else {
+                found.push(dataset);
+            }
+            found.len() < limit
+        };
+        if limit == 0 {
+            return Ok(CatalogPage { catalog: self.catalog_of(Vec::new()), next: None });
+        }
+        if let Some(ids) = query.ids {
+            for id in ids.iter().collect::<std::collections::BTreeSet<_>>() {
+                let Ok(id) = DatasetId::parse(id.as_str()) else { continue };
+                let Some(record) = self.parts.store.dataset(&id).await? else { continue };
+                let Some(dataset) = self.dataset_document(&record.value, Some(peer)).await? else { continue };
+                if !take(dataset) {
+                    break;
+                }
+            }
+        } else {
+            let mut page = Page { after, ..Page::largest() };
+            'pages: loop {
+                let listing = self.parts.store.datasets(&page).await?;
+                for record in listing.items {
+                    let Some(dataset) = self.dataset_document(&record.value, Some(peer)).await? else { continue };
+                    if !take(dataset) {
+                        break 'pages;
+                    }
+                }
+                page.after = listing.next;
+                if page.after.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(CatalogPage { catalog: self.catalog_of(found), next: None })
     }
 
     /// One dataset as the peer may see it; unknown and not visible read the same.

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::{Chapter, DspError, bounded, json};
 use crate::control::Control;
+use crate::control::catalog::CatalogQuery;
 use crate::control::error::ControlError;
 use crate::control::wire_format::{parse_json, segment};
 
@@ -61,21 +62,8 @@ async fn answer(
             .cure("`CatalogRequestMessage`")
             .into());
     }
-    let filtered = match &message.filter {
-        None | Some(Value::Null) => false,
-        Some(Value::Array(items)) => !items.is_empty(),
-        Some(Value::Object(map)) => !map.is_empty(),
-        Some(_) => true,
-    };
-    if filtered {
-        // Spec: an unsupported filter is answered with 400.
-        return Err(Refusal::new(Fault::Malformed, "catalog.filter", "no filter is supported here")
-            .at("filter")
-            .by("DSP 2025-1, Catalog Request Message")
-            .cure("no `filter`, or an empty one; a broker answers SPARQL")
-            .into());
-    }
-    let page = control.catalog_for(peer.participant(), after).await?;
+    let query = CatalogQuery::parse(message.filter.as_ref())?;
+    let page = control.catalog_part(peer.participant(), query, after).await?;
     let mut response = json(StatusCode::OK, &serde_json::to_value(&page.catalog).unwrap_or(Value::Null));
     if let Some(next) = page.next {
         let link = format!("<{}/catalog/request?after={}>; rel=\"next\"", control.protocol_base(), segment(&next));
