@@ -130,8 +130,16 @@ pub struct EndpointProperty {
     pub kind: String,
     /// Its name.
     pub name: String,
-    /// Its value.
+    /// Its value; what is no string is kept as the JSON that it came as.
+    #[serde(deserialize_with = "text_of")]
     pub value: String,
+}
+
+fn text_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) => text,
+        other => other.to_string(),
+    })
 }
 
 fn endpoint_property_type() -> String {

@@ -7,7 +7,7 @@ use kontor_core::refusal::{Fault, Refusal};
 use kontor_core::transfer;
 use kontor_vocab::context::compact;
 use kontor_vocab::dsp;
-use kontor_vocab::iri::ENDPOINT_TYPE_HTTP;
+use kontor_vocab::iri::{EDC, ENDPOINT_TYPE_HTTP};
 use kontor_vocab::odrl::PolicyDocument;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -248,19 +248,27 @@ pub fn check_purpose(purposes: &[String]) -> Result<(), Refusal> {
         .cure(format!("a URI of at most {PURPOSE_BYTES_MAX} bytes")))
 }
 
-/// A data address out of a message.
+/// A data address out of a message. Eclipse EDC names the properties by its own IRIs, and gives the endpoint as one of
+/// them instead of as a member.
 #[must_use]
 pub fn data_address(document: dsp::DataAddress) -> transfer::DataAddress {
+    let mut endpoint = document.endpoint;
     let mut token = None;
     let mut properties = Vec::new();
-    for property in document.endpoint_properties {
-        if property.name == "authorization" {
-            token = Some(property.value);
-        } else {
-            properties.push((property.name, property.value));
+    for dsp::EndpointProperty { name, value, .. } in document.endpoint_properties {
+        let known = name.strip_prefix(EDC).or_else(|| name.strip_prefix("edc:")).unwrap_or(&name);
+        match known {
+            "authorization" => token = Some(value),
+            "endpoint" if endpoint.as_ref().is_none_or(|known| *known == value) => endpoint = Some(value),
+            "authType" if known.len() < name.len() => {
+                if !properties.iter().any(|(name, _)| name == known) {
+                    properties.push((known.to_owned(), value));
+                }
+            }
+            _ => properties.push((name, value)),
         }
     }
-    transfer::DataAddress { endpoint_type: document.endpoint_type, endpoint: document.endpoint, token, properties }
+    transfer::DataAddress { endpoint_type: document.endpoint_type, endpoint, token, properties }
 }
 
 fn address_document(address: &transfer::DataAddress) -> dsp::DataAddress {
@@ -274,6 +282,12 @@ fn address_document(address: &transfer::DataAddress) -> dsp::DataAddress {
         endpoint_properties.push(property("authorization", token));
         if !address.properties.iter().any(|(name, _)| name == "authType") {
             endpoint_properties.push(property("authType", "bearer"));
+        }
+    }
+    // EDC reads the properties alone, not the member `endpoint`, and knows them by its own names.
+    if let (Some(endpoint), Some(token)) = (&address.endpoint, &address.token) {
+        for (name, value) in [("endpoint", endpoint.as_str()), ("authorization", token), ("authType", "bearer")] {
+            endpoint_properties.push(property(&format!("{EDC}{name}"), value));
         }
     }
     endpoint_properties.extend(address.properties.iter().map(|(name, value)| property(name, value)));
