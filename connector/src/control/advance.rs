@@ -114,6 +114,12 @@ impl Control {
             Settled { next: negotiation, batch, outgoing: Vec::new(), flow: None, later: None, visits, changed: false };
         settled.batch.now = now;
         let settle_rules = input.is_none();
+        let refused = match (&input, &settled.next.pending) {
+            (Some(negotiation::Input::Undelivered { failure, .. }), Some(pending)) if failure.refused => {
+                Some((pending.message.kind(), failure.detail.clone()))
+            }
+            _ => None,
+        };
         if let Some(input) = input {
             let facts = negotiation::Facts { now, message_id: self.fresh_message_id(), terms: terms(&settled.next) };
             let outcome = settled.next.clone().step(input, &facts)?;
@@ -127,7 +133,7 @@ impl Control {
                 break;
             }
             let Some(decision) = self.parts.rules.negotiation(&settled.next, &settled.visits) else { break };
-            if !decision.after.is_zero() {
+            if !decision.after.is_zero() && refused.is_none() {
                 settled.later = Some(decision);
                 break;
             }
@@ -136,7 +142,18 @@ impl Control {
             let terms =
                 if decision.action == Action::Counter { Ok(OfferKind::Published.into()) } else { terms(&settled.next) };
             let facts = negotiation::Facts { now, message_id: self.fresh_message_id(), terms };
-            match settled.next.clone().step(negotiation::Input::Decided(command), &facts) {
+            let mut decided = settled.next.clone().step(negotiation::Input::Decided(command), &facts);
+            if let (Ok(outcome), Some((kind, detail))) = (&decided, &refused)
+                && outcome.next.pending.as_ref().is_some_and(|pending| pending.message.kind() == *kind)
+            {
+                let (code, reason) = not_again(detail);
+                let end = negotiation::Command::Terminate { code, reason };
+                decided = settled.next.clone().step(negotiation::Input::Decided(end), &facts);
+            } else if !decision.after.is_zero() {
+                settled.later = Some(decision);
+                break;
+            }
+            match decided {
                 Ok(outcome) if outcome.changed => self.take_negotiation(outcome, &mut settled, now),
                 Ok(_) => break,
                 Err(refusal) => {
@@ -250,6 +267,12 @@ impl Control {
             Settled { next: transfer, batch, outgoing: Vec::new(), flow: None, later: None, visits, changed: false };
         settled.batch.now = now;
         let settle_rules = input.is_none();
+        let refused = match (&input, &settled.next.pending) {
+            (Some(transfer::Input::Undelivered { failure, .. }), Some(pending)) if failure.refused => {
+                Some((pending.message.kind(), failure.detail.clone()))
+            }
+            _ => None,
+        };
         let permission = self.permission(&settled.next, now).await?;
         if let Some(input) = input {
             let facts = transfer::Facts { now, message_id: self.fresh_message_id(), permission: permission.clone() };
@@ -265,7 +288,7 @@ impl Control {
                 break;
             }
             let Some(decision) = self.parts.rules.transfer(&settled.next, &settled.visits) else { break };
-            if !decision.after.is_zero() {
+            if !decision.after.is_zero() && refused.is_none() {
                 settled.later = Some(decision);
                 break;
             }
@@ -273,7 +296,18 @@ impl Control {
                 break;
             };
             let facts = transfer::Facts { now, message_id: self.fresh_message_id(), permission: permission.clone() };
-            match settled.next.clone().step(transfer::Input::Decided(command), &facts) {
+            let mut decided = settled.next.clone().step(transfer::Input::Decided(command), &facts);
+            if let (Ok(outcome), Some((kind, detail))) = (&decided, &refused)
+                && outcome.next.pending.as_ref().is_some_and(|pending| pending.message.kind() == *kind)
+            {
+                let (code, reason) = not_again(detail);
+                let end = transfer::Command::Terminate { code, reason };
+                decided = settled.next.clone().step(transfer::Input::Decided(end), &facts);
+            } else if !decision.after.is_zero() {
+                settled.later = Some(decision);
+                break;
+            }
+            match decided {
                 Ok(outcome) if outcome.changed => self.take_transfer(outcome, &mut settled, now),
                 Ok(_) => break,
                 Err(refusal) => {
@@ -517,6 +551,11 @@ fn negotiation_command(action: Action, negotiation: &Negotiation) -> Option<nego
         },
         Action::Hold | Action::Counter | Action::Start | Action::Suspend | Action::Complete => return None,
     })
+}
+
+/// What a rule decided and the peer refused would be refused again, and at once: the process ends, and the peer is told.
+fn not_again(detail: &str) -> (Option<String>, Vec<String>) {
+    (Some("refused".to_owned()), vec![format!("what follows by rule was refused: {detail}")])
 }
 
 fn agreement_record(negotiation: &Negotiation, agreement: negotiation::Agreement) -> AgreementRecord {
