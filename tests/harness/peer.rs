@@ -32,6 +32,8 @@ pub struct Recorded {
     pub method: String,
     /// Path below our base.
     pub path: String,
+    /// The header `Authorization`, where there was one.
+    pub authorization: Option<String>,
     /// Body as JSON; null where it is none.
     pub body: Value,
 }
@@ -204,6 +206,7 @@ async fn take(State(desk): State<Arc<Desk>>, Extension(peer): Extension<Verified
         from: peer.participant().to_string(),
         method: head.method.to_string(),
         path: head.uri.path().to_owned(),
+        authorization: head.headers.get("authorization").and_then(|value| value.to_str().ok()).map(str::to_owned),
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
     };
     desk.seen.lock().unwrap().push(recorded.clone());

@@ -4,6 +4,7 @@
 mod bad_input;
 mod catalog;
 mod crash;
+mod edc;
 mod enforcement;
 mod misbehaving_peer;
 mod negotiation;
