@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use axum::body::Body;
+use http_body_util::Limited;
 use kontor_core::id::ParticipantId;
 use kontor_wire::client::{ClientLimits, PeerClient};
 use kontor_wire::egress::EgressFilter;
@@ -19,7 +21,9 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
+use tower_http::decompression::RequestDecompressionLayer;
 use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::map_request_body::MapRequestBodyLayer;
 use tower_http::timeout::TimeoutLayer;
 use url::Url;
 
@@ -274,9 +278,12 @@ async fn run(settings: Settings) -> Result<()> {
         ..ServeLimits::default()
     };
     let request_time = Duration::from_secs(limits.request_seconds_max);
+    let body_bytes_max = limits.body_bytes_max;
+    // The limit counts what a message unpacks to, and what it is packed in. The handlers refuse in the protocol's words.
     let dsp_router = uncancelled(dsp::router(control.clone()))
-        .layer(RequestBodyLimitLayer::new(limits.body_bytes_max))
-        .layer(axum::extract::DefaultBodyLimit::disable())
+        .layer(axum::extract::DefaultBodyLimit::max(body_bytes_max))
+        .layer(RequestDecompressionLayer::new())
+        .layer(MapRequestBodyLayer::new(move |body: Body| Limited::new(body, body_bytes_max)))
         .layer(TimeoutLayer::with_status_code(http_status_timeout(), request_time))
         .layer(CompressionLayer::new().gzip(true));
     // The data routes are outside of the time limit and the compression: a flow takes as long as

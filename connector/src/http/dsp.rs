@@ -17,6 +17,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use http_body_util::LengthLimitError;
 use kontor_core::refusal::{Fault, Refusal};
 use kontor_vocab::dsp::{ErrorBody, context};
 use kontor_wire::serve::require_peer;
@@ -111,7 +112,16 @@ pub(crate) fn bounded(chapter: Chapter, body: Result<Bytes, BytesRejection>) -> 
         let refusal = Refusal::new(Fault::Limit, "limits.body_bytes_max", format!("the body was refused: {rejection}"))
             .cure("a smaller message");
         let mut response = DspError { chapter, refusal, pids: (None, None) }.into_response();
-        *response.status_mut() = rejection.status();
+        let too_large = within(&rejection, |cause| cause.is::<LengthLimitError>());
+        *response.status_mut() = if too_large { StatusCode::PAYLOAD_TOO_LARGE } else { rejection.status() };
         response
     })
+}
+
+/// Whether an error or one of its causes is the one that is looked for.
+fn within(
+    error: &(dyn std::error::Error + 'static),
+    wanted: impl Fn(&(dyn std::error::Error + 'static)) -> bool,
+) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(wanted)
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::future::poll_fn;
+use std::io::Read as _;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker, ready};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use ::http::{HeaderValue, Request, Response, Uri, header};
 use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -36,7 +38,7 @@ pub struct ClientLimits {
     pub header_timeout: Duration,
     /// All of [`PeerClient::send`], the response's body included.
     pub request_timeout: Duration,
-    /// Bytes of a response's body in [`PeerClient::send`].
+    /// Bytes of a response's body in [`PeerClient::send`], compressed and not.
     pub response_bytes_max: usize,
     /// Bytes of a response's head. At least 8192.
     pub header_bytes_max: usize,
@@ -131,7 +133,8 @@ const BUFFER_BYTES: usize = 256 * 1024;
 const HEADERS_MAX: usize = 64;
 
 /// Reaches peers, keeps connections. Clones share them. Redirects are never followed, and no compressed body is asked
-/// for.
+/// for unless the caller's request does; [`PeerClient::send`] reads one all the same, as the protocol lets a catalogue
+/// be compressed unasked.
 #[derive(Clone)]
 pub struct PeerClient {
     inner: Arc<Inner>,
@@ -316,7 +319,7 @@ impl PeerClient {
         let whole = async {
             let (head, body) = self.open(peer, request).await?.into_parts();
             match Limited::new(body, limit).collect().await {
-                Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
+                Ok(body) => decoded(Response::from_parts(head, body.to_bytes()), &authority, limit),
                 Err(error) if error.is::<LengthLimitError>() => {
                     Err(PeerError::TooLarge { authority: authority.clone(), limit })
                 }
@@ -549,6 +552,31 @@ async fn handshake(identity: &TlsIdentity, key: &Key, gather: Gather) -> Result<
             }
         }),
     }
+}
+
+/// A response without its content coding. A few bytes can unpack to any number: no more than the limit are made.
+fn decoded(response: Response<Bytes>, authority: &str, limit: usize) -> Result<Response<Bytes>, PeerError> {
+    let broken = |reason: String| PeerError::Protocol { authority: authority.to_owned(), reason };
+    let Some(coding) = response.headers().get(header::CONTENT_ENCODING) else { return Ok(response) };
+    let coding = coding.to_str().unwrap_or_default().trim().to_ascii_lowercase();
+    match coding.as_str() {
+        "" | "identity" => return Ok(response),
+        "gzip" | "x-gzip" => {}
+        _ => return Err(broken(format!("its response has the content coding `{coding}`; `gzip` would have passed"))),
+    }
+    let (mut head, body) = response.into_parts();
+    let mut plain = Vec::new();
+    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    MultiGzDecoder::new(body.as_ref())
+        .take(most)
+        .read_to_end(&mut plain)
+        .map_err(|error| broken(format!("its response is no gzip: {error}")))?;
+    if plain.len() > limit {
+        return Err(PeerError::TooLarge { authority: authority.to_owned(), limit });
+    }
+    head.headers.remove(header::CONTENT_ENCODING);
+    head.headers.remove(header::CONTENT_LENGTH);
+    Ok(Response::from_parts(head, plain.into()))
 }
 
 fn is_io(error: &hyper::Error) -> bool {
