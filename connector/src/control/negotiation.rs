@@ -148,7 +148,10 @@ impl Control {
             .into());
         }
         let peer_pid = wire_format::required_pid(theirs, theirs_name)?;
+        let identified = document.id.is_some();
         let message = self.message_of(endpoint, document)?;
+        let now = loaded.allowed_messages().contains(&message.kind());
+        let digest = wire_format::known_as(digest, identified, &loaded.seen, now);
         let terms = match &message {
             Message::Request { offer } | Message::Offer { offer } => self.terms_of(peer, loaded.role, offer).await?,
             Message::Agreement { agreement } => {

@@ -199,12 +199,15 @@ impl Control {
         }
         let peer_pid = wire_format::required_pid(theirs, theirs_name)?;
         let reason = wire_format::reasons(&document.reason);
+        let identified = document.id.is_some();
         let message = match endpoint {
             Endpoint::Start => Message::Start { data_address: document.data_address.map(wire_format::data_address) },
             Endpoint::Completion => Message::Completion,
             Endpoint::Suspension => Message::Suspension { code: document.code, reason },
             Endpoint::Termination => Message::Termination { code: document.code, reason },
         };
+        let now = loaded.allowed_messages().contains(&message.kind());
+        let digest = wire_format::known_as(digest, identified, &loaded.seen, now);
         let mut detail = None;
         if endpoint == Endpoint::Start && loaded.role == Role::Provider {
             // A consumer that resumes with a renewed certificate is given a token by our next

@@ -61,6 +61,14 @@ pub fn parse(body: &[u8], expected: &str) -> Result<Parsed, Refusal> {
     Ok(Parsed { document, digest })
 }
 
+/// The digest that a message is known by. One without an `@id`, which the protocol does not ask for, can be meant again
+/// in the same words, such as a second suspension: it is, where the process may take it `now`.
+#[must_use]
+pub fn known_as(digest: String, identified: bool, seen: &[String], now: bool) -> String {
+    let times = seen.iter().filter(|known| known.starts_with(&digest)).count();
+    if identified || !now || times == 0 { digest } else { format!("{digest}:{times}") }
+}
+
 /// SHA-256 of a JSON value, independent of the order of members.
 #[must_use]
 pub fn digest(value: &Value) -> String {
