@@ -160,7 +160,10 @@ impl Control {
                 Some(peer) => catalog::visible(offer, peer, &world, &capabilities).is_ok(),
                 None => offer.audience == catalog::Audience::Everyone,
             })
-            .map(|offer| offer.policy.without("target").with("@type", "Offer").with("@id", offer.id.as_str()))
+            .map(|offer| {
+                let policy = wire_format::typed_operands(offer.policy);
+                policy.without("target").with("@type", "Offer").with("@id", offer.id.as_str())
+            })
             .collect();
         if offers.is_empty() {
             return Ok(None);

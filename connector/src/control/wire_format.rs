@@ -9,7 +9,7 @@ use kontor_vocab::context::compact;
 use kontor_vocab::dsp;
 use kontor_vocab::iri::{EDC, ENDPOINT_TYPE_HTTP};
 use kontor_vocab::odrl::PolicyDocument;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// A message that was read, with the digest that tells a repeated one.
@@ -404,7 +404,7 @@ pub fn negotiation_letter(message: &negotiation::Message, pids: Pids<'_>) -> Let
         }
         M::Agreement { agreement } => {
             let mut document = base("ContractAgreementMessage", pids);
-            document.agreement = Some(agreement.policy.clone());
+            document.agreement = Some(typed_operands(agreement.policy.clone()));
             to_letter(at("agreement"), &document)
         }
         M::Verification => to_letter(at("agreement/verification"), &base("ContractAgreementVerificationMessage", pids)),
@@ -417,9 +417,48 @@ pub fn negotiation_letter(message: &negotiation::Message, pids: Pids<'_>) -> Let
     }
 }
 
+/// A policy with its right operands as the message schemas want them: a bare number or truth value, which they refuse,
+/// becomes a typed value of the same meaning.
+#[must_use]
+pub fn typed_operands(policy: PolicyDocument) -> PolicyDocument {
+    let mut value = policy.to_value();
+    type_operands(&mut value);
+    PolicyDocument::from_value(value).unwrap_or(policy)
+}
+
+/// Depth is bounded by whoever parsed the policy.
+fn type_operands(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for (name, member) in map {
+                match member {
+                    Value::Array(items) if name == "rightOperand" => items.iter_mut().for_each(type_literal),
+                    literal if name == "rightOperand" => type_literal(literal),
+                    other => type_operands(other),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(type_operands),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn type_literal(value: &mut Value) {
+    let kind = match value {
+        Value::Bool(_) => "xsd:boolean",
+        Value::Number(number) if number.is_f64() => "xsd:double",
+        Value::Number(_) => "xsd:integer",
+        Value::Null | Value::String(_) | Value::Array(_) | Value::Object(_) => return,
+    };
+    *value = json!({ "@value": value.to_string(), "@type": kind });
+}
+
 /// Inside a message an offer has its type, id and target.
 fn message_offer(offer: &Offer) -> PolicyDocument {
-    offer.policy.clone().with("@type", "Offer").with("@id", offer.id.as_str()).with("target", offer.target.as_str())
+    typed_operands(offer.policy.clone())
+        .with("@type", "Offer")
+        .with("@id", offer.id.as_str())
+        .with("target", offer.target.as_str())
 }
 
 /// Writes a transfer message. Spec: DSP 2025-1, Transfer Process HTTPS Binding.
