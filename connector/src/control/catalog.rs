@@ -12,6 +12,7 @@ use kontor_vocab::dsp;
 use kontor_vocab::iri::FORMAT_HTTP_PULL;
 use kontor_vocab::odrl::PolicyDocument;
 use serde_json::{Map, Value, json};
+use url::Url;
 
 mod query;
 
@@ -23,6 +24,21 @@ use super::wire_format;
 use crate::data::SourceRoots;
 use crate::model::{AuditRecord, DatasetRecord, OfferRecord, PolicyRecord};
 use crate::store::{Batch, Expect, Page};
+
+/// How many pages of a peer's catalogue are read, one after the other.
+pub const CATALOG_PAGES_MAX: usize = 64;
+/// How many bytes of a peer's catalogue are kept.
+pub const CATALOG_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// What a peer answered to a question.
+struct Answered {
+    /// In compact form.
+    value: Value,
+    /// How long it was.
+    bytes: usize,
+    /// Where the next page is, as the peer wrote it.
+    next: Option<String>,
+}
 
 /// A page of our catalogue, and the cursor of the next one.
 #[derive(Debug)]
@@ -193,10 +209,11 @@ impl Control {
         }))
     }
 
-    /// Asks another connector for its catalogue.
+    /// Asks another connector for its catalogue, page by page.
     ///
     /// # Errors
-    /// [`ControlError::Peer`] when it does not answer usefully.
+    /// [`ControlError::Peer`] when it does not answer usefully, or with more than [`CATALOG_PAGES_MAX`] pages or
+    /// [`CATALOG_BYTES_MAX`] bytes.
     pub async fn remote_catalog(
         &self,
         peer: &ParticipantId,
@@ -207,12 +224,38 @@ impl Control {
         let body = dsp::CatalogRequest {
             context: Some(dsp::context()),
             kind: "CatalogRequestMessage".to_owned(),
-            filter,
+            // The schema wants a list.
+            filter: filter.filter(|filter| !filter.is_null()).map(|filter| match filter {
+                Value::Array(_) => filter,
+                one => Value::Array(vec![one]),
+            }),
             extra: Map::new(),
         };
-        let body = serde_json::to_vec(&body).unwrap_or_default();
-        let request = http::Request::post(format!("{base}/catalog/request"));
-        self.ask(peer, request, Bytes::from(body)).await
+        let body = Bytes::from(serde_json::to_vec(&body).unwrap_or_default());
+        let mut address = format!("{base}/catalog/request");
+        let mut whole: Option<Value> = None;
+        let mut bytes = 0;
+        for _ in 0..CATALOG_PAGES_MAX {
+            let request = http::Request::post(&address).header(http::header::ACCEPT_ENCODING, "gzip");
+            let page = self.ask(peer, request, body.clone()).await?;
+            bytes += page.bytes;
+            if bytes > CATALOG_BYTES_MAX {
+                return Err(ControlError::Peer(format!(
+                    "the catalogue of `{peer}` is longer than {CATALOG_BYTES_MAX} bytes; ask for single datasets"
+                )));
+            }
+            match &mut whole {
+                None => whole = Some(page.value),
+                Some(whole) => append(whole, page.value),
+            }
+            match page.next {
+                Some(next) => address = followed(&address, &next)?,
+                None => return Ok(whole.unwrap_or_default()),
+            }
+        }
+        Err(ControlError::Peer(format!(
+            "the catalogue of `{peer}` has more than {CATALOG_PAGES_MAX} pages; ask for single datasets"
+        )))
     }
 
     /// Asks another connector for one of its datasets.
@@ -227,7 +270,7 @@ impl Control {
     ) -> Result<Value, ControlError> {
         let base = self.checked_callback(address, "address")?;
         let request = http::Request::get(format!("{base}/catalog/datasets/{}", wire_format::segment(dataset)));
-        self.ask(peer, request, Bytes::new()).await
+        Ok(self.ask(peer, request, Bytes::new()).await?.value)
     }
 
     async fn ask(
@@ -235,7 +278,7 @@ impl Control {
         peer: &ParticipantId,
         request: http::request::Builder,
         body: Bytes,
-    ) -> Result<Value, ControlError> {
+    ) -> Result<Answered, ControlError> {
         let request = request
             .header(http::header::CONTENT_TYPE, "application/json")
             .header(http::header::ACCEPT, "application/json")
@@ -263,7 +306,9 @@ impl Control {
             }
             return Err(ControlError::Peer(answer));
         }
-        value.map_err(|error| ControlError::Peer(format!("`{peer}` answered with no JSON: {error}")))
+        let value = value.map_err(|error| ControlError::Peer(format!("`{peer}` answered with no JSON: {error}")))?;
+        let links = response.headers().get_all(http::header::LINK).iter().filter_map(|link| link.to_str().ok());
+        Ok(Answered { value, bytes: response.body().len(), next: links.filter_map(next_link).next() })
     }
 
     /// Finds an offer in another connector's catalogue, with its target filled in.
@@ -374,6 +419,59 @@ impl Control {
     }
 }
 
+/// The target of the first link whose relation is `next`. Spec: RFC 8288, Link Serialisation in HTTP Headers.
+fn next_link(header: &str) -> Option<String> {
+    let mut rest = header;
+    while let Some((_, from)) = rest.split_once('<') {
+        let (target, after) = from.split_once('>')?;
+        // A comma inside quotes is no end of a link, and neither `<` nor `,` belongs into a relation.
+        let mut quoted = false;
+        let end = after.find(|c| {
+            quoted ^= c == '"';
+            c == ',' && !quoted
+        });
+        let parameters = end.map_or(after, |end| &after[..end]);
+        let is_next = parameters.split(';').any(|parameter| {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let mut relations = value.trim().trim_matches('"').split_ascii_whitespace();
+            name.trim().eq_ignore_ascii_case("rel") && relations.any(|relation| relation.eq_ignore_ascii_case("next"))
+        });
+        if is_next {
+            return Some(target.to_owned());
+        }
+        rest = end.map_or("", |end| &after[end..]);
+    }
+    None
+}
+
+/// The address of a next page; the client checks whether it may be called, and who is there.
+fn followed(address: &str, link: &str) -> Result<String, ControlError> {
+    let next = Url::parse(address).and_then(|base| base.join(link));
+    let mut next =
+        next.map_err(|error| ControlError::Peer(format!("the next page `{link}` is at no address: {error}")))?;
+    next.set_fragment(None);
+    Ok(next.into())
+}
+
+/// Adds what a page lists to the pages before it.
+fn append(whole: &mut Value, page: Value) {
+    let (Value::Object(whole), Value::Object(page)) = (whole, page) else { return };
+    for (name, member) in page {
+        match (whole.get_mut(&name), member) {
+            (Some(Value::Array(all)), Value::Array(more)) => {
+                // Services are the same on every page.
+                let fresh: Vec<Value> =
+                    more.into_iter().filter(|item| name == "dataset" || !all.contains(item)).collect();
+                all.extend(fresh);
+            }
+            (Some(_), _) => {}
+            (None, member) => {
+                whole.insert(name, member);
+            }
+        }
+    }
+}
+
 fn catalogue_line(at: jiff::Timestamp, event: &str, detail: String) -> AuditRecord {
     AuditRecord { at, process: None, counterparty: None, agreement: None, event: event.to_owned(), detail }
 }
@@ -400,5 +498,38 @@ impl Control {
     #[must_use]
     pub fn running_flows(&self, id: &kontor_core::id::ProcessId) -> usize {
         self.parts.grants.running(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_found_among_links() {
+        for (header, found) in [
+            ("<https://p/catalog?t=2>; rel=\"next\"", Some("https://p/catalog?t=2")),
+            ("</c?a=1>;rel=previous, </c?a=3,4>; title=\"a, b\"; rel=next", Some("/c?a=3,4")),
+            ("<a>; rel=\"last next\"", Some("a")),
+            ("<a>; REL=NEXT", Some("a")),
+            ("<a>; rel=previous", None),
+            ("<a>; title=\"rel=next\"", None),
+            ("<a", None),
+            ("", None),
+        ] {
+            assert_eq!(next_link(header).as_deref(), found, "{header}");
+        }
+    }
+
+    #[test]
+    fn pages_are_one_catalogue() {
+        let mut whole = json!({ "@id": "c", "service": [{ "@id": "s" }], "dataset": [{ "@id": "1" }] });
+        append(
+            &mut whole,
+            json!({ "@id": "d", "service": [{ "@id": "s" }], "dataset": [{ "@id": "2" }], "catalog": [] }),
+        );
+        let services = json!([{ "@id": "s" }]);
+        let datasets = json!([{ "@id": "1" }, { "@id": "2" }]);
+        assert_eq!(whole, json!({ "@id": "c", "service": services, "dataset": datasets, "catalog": [] }));
     }
 }
