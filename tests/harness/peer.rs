@@ -49,6 +49,8 @@ pub enum Reply {
     Text(u16, String),
     /// Nothing, ever.
     Never,
+    /// Any headers and bytes.
+    Raw(u16, Vec<(&'static str, String)>, Bytes),
     /// Late.
     After(Duration, Box<Reply>),
 }
@@ -132,8 +134,12 @@ impl FakePeer {
         media_type: &str,
         body: Bytes,
     ) -> Result<Answer, PeerError> {
-        let request =
-            http::Request::builder().method(method).uri(url).header("content-type", media_type).body(body).unwrap();
+        let request = http::Request::builder().method(method).uri(url).header("content-type", media_type);
+        self.request(to, request.body(body).unwrap()).await
+    }
+
+    /// Sends a request with whatever headers it has.
+    pub async fn request(&self, to: &str, request: http::Request<Bytes>) -> Result<Answer, PeerError> {
         let response = self.client.send(&ParticipantId::parse(to).unwrap(), request).await?;
         let status = response.status().as_u16();
         let text = String::from_utf8_lossy(response.body()).into_owned();
@@ -223,6 +229,14 @@ async fn take(State(desk): State<Arc<Desk>>, Extension(peer): Extension<Verified
                 return (status_of(status), header, body.to_string()).into_response();
             }
             Reply::Text(status, text) => return (status_of(status), text).into_response(),
+            Reply::Raw(status, headers, body) => {
+                let mut response = Response::new(Body::from(body));
+                *response.status_mut() = status_of(status);
+                for (name, value) in headers {
+                    response.headers_mut().append(name, value.parse().unwrap());
+                }
+                return response;
+            }
             Reply::Empty(status) => {
                 let mut response = Response::new(Body::empty());
                 *response.status_mut() = status_of(status);
