@@ -22,7 +22,14 @@ pub(crate) fn folder() -> Option<PathBuf> {
 
 fn schemas() -> Option<&'static Schemas> {
     static SCHEMAS: OnceLock<Option<Schemas>> = OnceLock::new();
-    SCHEMAS.get_or_init(|| folder().map(|folder| Schemas::load(&folder))).as_ref()
+    let load = || {
+        let folder = folder();
+        if folder.is_none() {
+            eprintln!("skipped: the specification's schemas are not at ../shared/dsp");
+        }
+        folder.map(|folder| Schemas::load(&folder))
+    };
+    SCHEMAS.get_or_init(load).as_ref()
 }
 
 impl Schemas {
