@@ -24,6 +24,7 @@ pub mod puller;
 pub mod pump;
 pub mod sink;
 pub mod source;
+pub mod stage;
 
 pub use endpoint::{FlowEvent, ProviderPlane, Receipt, endpoint_url, router};
 pub use gate::{GateRefusal, GrantSpec, Grants, Permit, Stop, StopKind, Verdict};

@@ -87,6 +87,23 @@ impl StreamTerms {
         self.stricter(Self::default())
     }
 
+    /// The transforms that have something to do, in normal form: without those of fields that are not sent anyway.
+    #[must_use]
+    pub fn effective(&self) -> Vec<Transform> {
+        let transforms = normal(self.transforms.clone());
+        let (lists, rest): (Vec<_>, Vec<_>) = transforms.iter().cloned().partition(|one| one.changes().is_none());
+        let keep: Vec<_> = lists.iter().filter(|list| matches!(list, Transform::Keep { .. })).cloned().collect();
+        let lists = lists.into_iter().filter_map(|list| match list {
+            Transform::Drop { fields } => {
+                let fields: Vec<_> = fields.into_iter().filter(|field| sent(&keep, field)).collect();
+                (!fields.is_empty()).then_some(Transform::Drop { fields })
+            }
+            other => Some(other),
+        });
+        let rest = rest.into_iter().filter(|one| one.changes().is_some_and(|field| sent(&transforms, field)));
+        lists.chain(rest).collect()
+    }
+
     /// Whether a stream can hold to these terms.
     ///
     /// # Errors
@@ -746,6 +763,9 @@ mod tests {
             assert!(matches!(check(contradiction), Err(TermsProblem::Contradiction { .. })));
         }
         assert_eq!(check(vec![keep("a"), keep("b")]), Err(TermsProblem::NothingKept));
+        let effective = |transforms| StreamTerms { transforms, ..StreamTerms::default() }.effective();
+        assert_eq!(effective(vec![drop("b"), hash("c"), hash("a"), keep("a")]), vec![keep("a"), hash("a")]);
+        assert_eq!(effective(vec![drop("$.a.x"), hash("$.a.x"), keep("a")]), vec![keep("a"), drop("$.a.x")]);
         let many = (0..=TRANSFORMS_MAX).map(|n| Transform::Hash { field: field(&format!("f{n}")) }).collect();
         assert!(matches!(check(many), Err(TermsProblem::TooMany { .. })));
         let long = "x".repeat(REPLACEMENT_BYTES_MAX + 1);
