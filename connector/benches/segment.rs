@@ -10,6 +10,7 @@ use kontor::data::{DataLimits, GrantSpec, Grants, Permit};
 use kontor::model::{SourceSpec, TokenBinding};
 use kontor_core::id::{AgreementId, ParticipantId, ProcessId};
 use kontor_core::peer::{Binding, VerifiedPeer};
+use kontor_core::policy::StreamTerms;
 use kontor_wire::token::token_digest;
 
 /// How often the whole is measured; the median counts.
@@ -51,6 +52,8 @@ fn permit(valid_until: Option<Timestamp>) -> Result<Permit> {
         source: SourceSpec::File { path: "file".to_owned() },
         media_type: String::new(),
         valid_until,
+        terms: StreamTerms::default(),
+        pseudonyms: None,
     });
     grants.admit(&transfer, Some("token"), Some(&peer), Timestamp::now()).ok().context("the grant is refused")
 }

@@ -162,6 +162,23 @@ fn management_token(settings: &Settings) -> Result<(SecretString, Option<PathBuf
     Ok((token, Some(file)))
 }
 
+/// What pseudonyms are made from: a file of its own, so that it is the same after a restart.
+fn pseudonym_secret(settings: &Settings) -> Result<SecretString> {
+    let file = settings.data_dir.join("pseudonym.key");
+    match std::fs::read_to_string(&file) {
+        Ok(text) if text.trim().len() >= 32 => return Ok(SecretString::from(text.trim())),
+        Ok(_) => bail!(
+            "`{}` holds no secret of at least 32 characters; without the file a new one is made, and pseudonyms change",
+            file.display()
+        ),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot read `{}`", file.display())),
+    }
+    let secret = random_token();
+    write_private(&file, secret.expose_secret()).with_context(|| format!("cannot write `{}`", file.display()))?;
+    Ok(secret)
+}
+
 fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
@@ -255,6 +272,7 @@ async fn run(settings: Settings) -> Result<()> {
         delivery: settings.delivery.clone(),
         grants: grants.clone(),
         data_limits: data_limits.clone(),
+        pseudonym_secret: pseudonym_secret(&settings)?,
         sink_root: settings.sink_root(),
         source_roots: source_roots.clone(),
         brokers,

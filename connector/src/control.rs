@@ -17,6 +17,7 @@ pub mod dispatch;
 pub mod error;
 pub mod negotiation;
 pub mod publish;
+pub mod quantity;
 pub mod transfer;
 pub mod wire_format;
 
@@ -29,6 +30,7 @@ use jiff::Timestamp;
 use kontor_core::id::{MessageId, ParticipantId, ProcessId};
 use kontor_wire::client::PeerClient;
 use kontor_wire::egress::EgressFilter;
+use secrecy::SecretString;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -63,6 +65,8 @@ pub struct Parts {
     pub grants: Arc<Grants>,
     /// Limits of the pulls that we make.
     pub data_limits: DataLimits,
+    /// What the pseudonyms of every agreement are made from, the same after every restart.
+    pub pseudonym_secret: SecretString,
     /// The folder that received data is written to.
     pub sink_root: PathBuf,
     /// Folders that datasets may name files in.

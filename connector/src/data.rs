@@ -6,8 +6,8 @@
 //!
 //! Provider: [`gate`] turns token + [`VerifiedPeer`](kontor_core::peer::VerifiedPeer) + grant into a
 //! [`Permit`]; no permit, no bytes. [`source`] opens what the grant names, [`pump`] moves it in
-//! segments and races every one of them against the grant, [`meter`] counts and digests, and
-//! [`endpoint`] is the HTTP face of all that. A flow that is stopped ends as an aborted body, never
+//! segments and races every one of them against the grant, [`meter`] counts and digests, [`stage`]
+//! changes records, [`rate`] and [`quota`] keep to a speed and a quantity, and [`endpoint`] is the HTTP face of all that. A flow that is stopped ends as an aborted body, never
 //! as a short one that looks whole.
 //!
 //! Consumer: [`puller`] asks, resumes after a cut, compares the provider's receipt with what it
@@ -22,6 +22,8 @@ pub mod gate;
 pub mod meter;
 pub mod puller;
 pub mod pump;
+pub mod quota;
+pub mod rate;
 pub mod sink;
 pub mod source;
 pub mod stage;
@@ -46,6 +48,12 @@ pub struct DataLimits {
     pub segment_bytes: usize,
     /// Segments read before the peer took the last one. Default 2.
     pub read_ahead_segments: usize,
+    /// Longest record of a stream that is changed or counted by records, as it comes and as it leaves. Default 1 MiB.
+    pub record_bytes_max: usize,
+    /// Bytes of a limited quantity that a flow takes at once; a crash gives none of them back. Default 8 MiB.
+    pub quota_chunk_bytes: u64,
+    /// Records of a limited quantity that a flow takes at once. Default 4,096.
+    pub quota_chunk_records: u64,
     /// Flows at once, all peers together; one more is asked to come back. Default 256; each takes one blocking
     /// thread, of which the runtime must have more.
     pub flows_max: usize,
@@ -71,6 +79,8 @@ pub struct DataLimits {
     pub resume_attempts_max: u32,
     /// Consumer: the first pause between attempts; it doubles each time. Default 200 ms.
     pub resume_backoff: Duration,
+    /// Consumer: the longest wait for a provider that says when the time has come, before asking again. Default 1 h.
+    pub not_before_wait_max: Duration,
     /// Consumer: the longest pause between attempts. Default 10 s.
     pub resume_backoff_max: Duration,
     /// Consumer: bytes between two points that a pull can resume from after a crash. Default 256 MiB.
@@ -82,6 +92,9 @@ impl Default for DataLimits {
         Self {
             segment_bytes: 256 * 1024,
             read_ahead_segments: 2,
+            record_bytes_max: 1024 * 1024,
+            quota_chunk_bytes: 8 * 1024 * 1024,
+            quota_chunk_records: 4096,
             flows_max: 256,
             flows_per_transfer_max: 8,
             opening_timeout: Duration::from_secs(10),
@@ -94,6 +107,7 @@ impl Default for DataLimits {
             idle_timeout: Duration::from_secs(30),
             resume_attempts_max: 8,
             resume_backoff: Duration::from_millis(200),
+            not_before_wait_max: Duration::from_secs(3600),
             resume_backoff_max: Duration::from_secs(10),
             checkpoint_bytes: 256 * 1024 * 1024,
         }

@@ -25,6 +25,7 @@ use super::wire_format::{self, Parsed};
 use crate::data::FlowEvent;
 use crate::data::gate::{GrantSpec, StopKind};
 use crate::data::puller::{self, PullJob, PullResult};
+use crate::data::stage::PseudonymKey;
 use crate::model::{AgreementRecord, AgreementState, AuditRecord, FlowReport, SinkSpec, TokenBinding, TransferDetail};
 use crate::store::{Batch, Page, StoreError, TakeUse, TransferFilter};
 
@@ -463,6 +464,8 @@ impl Control {
         };
         let dataset = loaded.value;
         let valid_until = self.permission(transfer, self.now()).await?.unwrap_or(Some(self.now()));
+        let terms = policy::StreamTerms::default();
+        let secret = &self.parts.pseudonym_secret;
         self.parts.grants.open(GrantSpec {
             transfer: transfer.id.clone(),
             agreement: transfer.agreement.clone(),
@@ -472,6 +475,8 @@ impl Control {
             source: dataset.source,
             media_type: dataset.media_type,
             valid_until,
+            terms,
+            pseudonyms: Some(PseudonymKey::derive(secret.expose_secret().as_bytes(), &transfer.agreement)),
         });
         Ok(())
     }
@@ -553,6 +558,10 @@ impl Control {
                     FlowEvent::Opening { transfer, flow, member, offset, reply } => {
                         let answer = control.flow_opening(&transfer, flow, member, offset).await;
                         let _ = reply.send(answer.map_err(|error| error.refusal()));
+                    }
+                    FlowEvent::Reserve(question) => control.quantity_asked(question).await,
+                    FlowEvent::Settled { agreement, flow, bytes, records } => {
+                        control.quantity_settled(agreement, flow, bytes, records).await;
                     }
                     FlowEvent::Ended(report) => control.flow_ended(report).await,
                 }

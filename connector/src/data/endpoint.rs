@@ -12,9 +12,10 @@ use axum::routing::get;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use jiff::Timestamp;
-use kontor_core::id::{ParticipantId, ProcessId};
+use kontor_core::id::{AgreementId, ParticipantId, ProcessId};
 use kontor_core::negotiation::Role;
 use kontor_core::peer::VerifiedPeer;
+use kontor_core::policy::StreamTerms;
 use kontor_core::refusal::Refusal;
 use kontor_wire::problem::Problem;
 use kontor_wire::token::{same_secret, token_digest};
@@ -23,9 +24,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
-use super::gate::{GateRefusal, Grants, Permit, check_holder};
-use super::pump::{Extent, Measure, Pump};
+use super::gate::{GateRefusal, Grants, Permit, StopKind, check_holder};
+use super::pump::{Extent, Measure, Pump, Through};
+use super::quota::{Amount, Quota, Reserve};
 use super::source::{OpenedSource, Source, SourceError, SourceRoots};
+use super::stage::{PseudonymKey, Stage, entity_tag};
 use super::{DataLimits, FLOW_HEADER, INDEX_MEDIA_TYPE, STOP_HEADER};
 use crate::model::{FlowOutcome, FlowReport, SourceSpec, TokenBinding};
 
@@ -44,6 +47,19 @@ pub enum FlowEvent {
         offset: u64,
         /// Leave, or why not.
         reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    /// A flow asks for more of a limited quantity. None of it leaves before the reply; it is durable by then.
+    Reserve(Reserve),
+    /// What a flow took of limited quantities in the end, in place of what it was given.
+    Settled {
+        /// The agreement that is counted for.
+        agreement: AgreementId,
+        /// The flow.
+        flow: String,
+        /// Bytes; `None`: not limited.
+        bytes: Option<u64>,
+        /// Records; `None`: not limited.
+        records: Option<u64>,
     },
     /// A flow is over. Exactly one for each that was let through, however it ended.
     Ended(FlowReport),
@@ -197,6 +213,11 @@ impl IntoResponse for GateRefusal {
                 let refused = refuse(StatusCode::FORBIDDEN, &format!("transfer-{}", stop.kind.as_str()), detail);
                 with(refused, HeaderName::from_static(STOP_HEADER), stop.kind.as_str())
             }
+            Self::NotYet { seconds, .. } => {
+                let refused = refuse(StatusCode::SERVICE_UNAVAILABLE, "transfer-not-yet", detail);
+                let refused = with(refused, HeaderName::from_static(STOP_HEADER), StopKind::NotYet.as_str());
+                with(refused, header::RETRY_AFTER, &seconds.to_string())
+            }
             Self::TooManyFlows { .. } => {
                 with(refuse(StatusCode::SERVICE_UNAVAILABLE, "too-many-flows", detail), header::RETRY_AFTER, "1")
             }
@@ -266,10 +287,14 @@ impl Request {
 
     async fn open(&self, permit: &Permit) -> Result<Opened, Box<Response>> {
         let (plane, spec, member) = (Arc::clone(&self.plane), permit.grant().source.clone(), self.member.clone());
+        let (terms, pseudonyms) = (permit.grant().terms.clone(), permit.grant().pseudonyms.clone());
         let opened = tokio::task::spawn_blocking(move || {
             let source = plane.roots.resolve(&spec)?;
             match (&source, &member) {
-                (Source::Directory(_), None) => source.index(&plane.limits).map(|index| {
+                (Source::Directory(_), None) => source.index(&plane.limits).map(|mut index| {
+                    for entry in &mut index.entries {
+                        entry.etag = version(&entry.etag, &terms, pseudonyms.as_ref());
+                    }
                     // Strings and numbers always serialise.
                     Opened::Index(serde_json::to_vec(&index).unwrap_or_default())
                 }),
@@ -292,22 +317,41 @@ impl Request {
     }
 
     async fn file(&self, permit: Permit, source: OpenedSource) -> Result<Response, Box<Response>> {
-        let (etag, bytes) = (source.etag(), source.bytes());
-        let Selected { extent, partial } = select(&self.headers, &etag, bytes)?;
+        let bytes = source.bytes();
         let media_type = match permit.grant().media_type.as_str() {
             "" => source.media_type().to_owned(),
             _ if self.member.is_some() => source.media_type().to_owned(),
             named => named.to_owned(),
         };
+        let stage = self.stage(&permit, &media_type)?;
+        let etag = version(&source.etag(), &permit.grant().terms, permit.grant().pseudonyms.as_ref());
+        if let Some(reason) = permit.unfit(&etag) {
+            return Err(Box::new(refuse(StatusCode::UNPROCESSABLE_ENTITY, "terms-not-applicable", reason)));
+        }
+        let Selected { extent, partial } = match &stage {
+            None => select(&self.headers, &etag, bytes)?,
+            // How long the changed records are shows at their end, so that no range of them can be named.
+            Some(_) => {
+                let headers = self.headers.iter().filter(|(name, _)| *name != header::RANGE);
+                select(&headers.map(|(name, value)| (name.clone(), value.clone())).collect(), &etag, bytes)?
+            }
+        };
+        let staged = stage.is_some();
         let describe = |body: Body, extent: Extent| {
             let response = with(Response::new(body), header::CONTENT_TYPE, &media_type);
             let response = with(response, header::ETAG, &etag);
-            let response = with(response, header::ACCEPT_RANGES, "bytes");
             let response = with(response, header::CACHE_CONTROL, "no-store");
+            if staged {
+                return with(response, header::ACCEPT_RANGES, "none");
+            }
+            let response = with(response, header::ACCEPT_RANGES, "bytes");
             with(response, header::CONTENT_LENGTH, &extent.bytes.to_string())
         };
         if self.head_only {
-            return Ok(describe(Body::empty(), Extent { offset: 0, bytes }));
+            // An empty body would say that there are 0 bytes.
+            let unknown = futures_util::stream::empty::<Result<bytes::Bytes, std::convert::Infallible>>();
+            let body = if staged { Body::from_stream(unknown) } else { Body::empty() };
+            return Ok(describe(body, Extent { offset: 0, bytes }));
         }
         let Ok(slot) = Arc::clone(&self.plane.flows).try_acquire_owned() else {
             let limit = self.plane.limits.flows_max;
@@ -315,8 +359,16 @@ impl Request {
         };
         let flow = uuid::Uuid::new_v4().to_string();
         let started = Timestamp::now();
-        self.ask(&permit, &flow, extent.offset).await?;
-        let pump = self.start(permit, source, extent, flow.clone(), started, slot);
+        let quota = self.reserve(&permit, &flow, extent, staged).await?;
+        if let Err(refused) = self.ask(&permit, &flow, extent.offset).await {
+            if let Some(quota) = quota {
+                // The flow never was: it gives back what it was given.
+                let _ = self.plane.events.send(quota.settled(Amount::default())).await;
+            }
+            return Err(refused);
+        }
+        let through = Through { stage, quota };
+        let pump = self.start(permit, source, extent, through, etag.clone(), flow.clone(), started, slot);
         let response = with(describe(Body::new(pump), extent), HeaderName::from_static(FLOW_HEADER), &flow);
         if !partial {
             return Ok(response);
@@ -325,6 +377,44 @@ impl Request {
         let mut response = with(response, header::CONTENT_RANGE, &format!("bytes {}-{last}/{bytes}", extent.offset));
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         Ok(response)
+    }
+
+    /// What changes the records, where the terms say so.
+    fn stage(&self, permit: &Permit, media_type: &str) -> Result<Option<Stage>, Box<Response>> {
+        let grant = permit.grant();
+        if !grant.terms.needs_records() {
+            return Ok(None);
+        }
+        let limit = self.plane.limits.record_bytes_max;
+        match Stage::new(&grant.terms, media_type, grant.pseudonyms.clone(), limit) {
+            Ok(stage) => Ok(Some(stage)),
+            Err(error) => {
+                let (status, detail) = (StatusCode::UNPROCESSABLE_ENTITY, error.to_string());
+                Err(Box::new(refuse(status, "terms-not-applicable", detail)))
+            }
+        }
+    }
+
+    /// Takes a first part of a limited quantity, so that a flow for which nothing is left does not begin.
+    async fn reserve(
+        &self,
+        permit: &Permit,
+        flow: &str,
+        extent: Extent,
+        staged: bool,
+    ) -> Result<Option<Quota>, Box<Response>> {
+        let Some(mut quota) = Quota::of(permit.grant(), flow, &self.plane.events, &self.plane.limits) else {
+            return Ok(None);
+        };
+        let bytes = if staged { u64::MAX } else { extent.bytes };
+        match timeout(self.plane.limits.opening_timeout, quota.begin(bytes)).await {
+            Ok(Ok(true)) => Ok(Some(quota)),
+            Ok(Ok(false)) => {
+                let _ = self.plane.events.send(quota.settled(Amount::default())).await;
+                Err(Box::new(GateRefusal::Stopped(quota.exhausted()).into_response()))
+            }
+            Ok(Err(_)) | Err(_) => Err(Box::new(no_leave())),
+        }
     }
 
     /// Asks `control` for leave.
@@ -347,18 +437,18 @@ impl Request {
             Ok(Some(Err(refusal))) => Err(Box::new(
                 Problem { status: StatusCode::FORBIDDEN, ..Problem::from_refusal(&refusal) }.into_response(),
             )),
-            Ok(None) | Err(_) => {
-                let refused = refuse(StatusCode::SERVICE_UNAVAILABLE, "no-leave", "the flow could not be counted now");
-                Err(Box::new(with(refused, header::RETRY_AFTER, "1")))
-            }
+            Ok(None) | Err(_) => Err(Box::new(no_leave())),
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "each is one thing that the flow is made of")]
     fn start(
         &self,
         permit: Permit,
         source: OpenedSource,
         extent: Extent,
+        through: Through,
+        etag: String,
         flow: String,
         started: Timestamp,
         slot: OwnedSemaphorePermit,
@@ -373,7 +463,15 @@ impl Request {
         let (transfer, agreement) = (grant.transfer.clone(), grant.agreement.clone());
         let (plane, path) = (Arc::clone(&self.plane), self.member.clone());
         let done = move |measure: Measure| {
-            let Measure { bytes, digest_blake3, outcome, .. } = measure;
+            let Measure { bytes, digest_blake3, outcome, spent, unfit, .. } = measure;
+            if let Some(reason) = unfit {
+                plane.grants.unfit(&transfer, etag, reason);
+            }
+            if let Some((quota, taken)) = spent
+                && plane.events.blocking_send(quota.settled(taken)).is_err()
+            {
+                tracing::warn!("a flow ended after control was gone; what it did not use is not given back");
+            }
             let report = FlowReport {
                 id: flow,
                 transfer,
@@ -395,8 +493,18 @@ impl Request {
             }
             drop(slot);
         };
-        Pump::start(permit, source, extent, &self.plane.limits, started, done)
+        Pump::start(permit, source, extent, through, &self.plane.limits, started, done)
     }
+}
+
+/// The entity tag of what is sent.
+fn version(source: &str, terms: &StreamTerms, pseudonyms: Option<&PseudonymKey>) -> String {
+    if terms.needs_records() { entity_tag(source, terms, pseudonyms) } else { source.to_owned() }
+}
+
+fn no_leave() -> Response {
+    let refused = refuse(StatusCode::SERVICE_UNAVAILABLE, "no-leave", "the flow could not be counted now");
+    with(refused, header::RETRY_AFTER, "1")
 }
 
 enum Opened {

@@ -7,18 +7,21 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use jiff::Timestamp;
 use kontor_core::effect::StopReason;
 use kontor_core::id::{AgreementId, ParticipantId, ProcessId};
 use kontor_core::peer::VerifiedPeer;
+use kontor_core::policy::StreamTerms;
 use kontor_wire::token::{same_secret, token_digest};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::DataLimits;
+use super::rate::Bucket;
+use super::stage::PseudonymKey;
 use crate::model::{SourceSpec, TokenBinding};
 
 /// What `control` lets one peer have.
@@ -40,6 +43,10 @@ pub struct GrantSpec {
     pub media_type: String,
     /// The first instant at which no byte may leave any more.
     pub valid_until: Option<Timestamp>,
+    /// Under which burdens bytes may flow.
+    pub terms: StreamTerms,
+    /// What the agreement's pseudonyms are made with, where its terms ask for some.
+    pub pseudonyms: Option<PseudonymKey>,
 }
 
 /// Why a grant lets nothing through.
@@ -56,6 +63,10 @@ pub enum StopKind {
     Expired,
     /// The number of uses that the policy allows is taken.
     UsesExhausted,
+    /// The quantity that the policy allows is taken.
+    QuotaExhausted,
+    /// The time from which the policy allows it has not come.
+    NotYet,
     /// The agreement was taken back.
     Revoked,
 }
@@ -70,6 +81,8 @@ impl StopKind {
             Self::Completed => "completed",
             Self::Expired => "expired",
             Self::UsesExhausted => "uses-exhausted",
+            Self::QuotaExhausted => "quota-exhausted",
+            Self::NotYet => "not-yet",
             Self::Revoked => "revoked",
         }
     }
@@ -77,9 +90,18 @@ impl StopKind {
     /// The kind that a word names.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::Suspended, Self::Terminated, Self::Completed, Self::Expired, Self::UsesExhausted, Self::Revoked]
-            .into_iter()
-            .find(|kind| kind.as_str() == word)
+        [
+            Self::Suspended,
+            Self::Terminated,
+            Self::Completed,
+            Self::Expired,
+            Self::UsesExhausted,
+            Self::QuotaExhausted,
+            Self::NotYet,
+            Self::Revoked,
+        ]
+        .into_iter()
+        .find(|kind| kind.as_str() == word)
     }
 }
 
@@ -118,6 +140,8 @@ impl fmt::Display for Stop {
             StopKind::Completed => "the transfer is completed",
             StopKind::Expired => "the time that the agreement allows is over",
             StopKind::UsesExhausted => "the uses that the agreement allows are taken",
+            StopKind::QuotaExhausted => "the quantity that the agreement allows is taken",
+            StopKind::NotYet => "the time from which the agreement allows it has not come",
             StopKind::Revoked => "the agreement was revoked",
         };
         match self.detail.as_str() {
@@ -178,6 +202,14 @@ pub enum GateRefusal {
     /// The grant lets nothing through, now or any more.
     #[error("{0}")]
     Stopped(Stop),
+    /// The time has not come.
+    #[error("the agreement lets nothing through before {until}; the same request after that would have passed")]
+    NotYet {
+        /// From when on.
+        until: Timestamp,
+        /// Seconds until then, at least one.
+        seconds: u64,
+    },
     /// Too many flows under this grant.
     #[error("{running} flows run under this transfer; {limit} are allowed at once")]
     TooManyFlows {
@@ -196,6 +228,10 @@ struct Gatepost {
     shut: AtomicBool,
     verdict: watch::Sender<Verdict>,
     running: AtomicUsize,
+    /// What all flows of the agreement share.
+    bucket: Option<Arc<Bucket>>,
+    /// The version of the source that cannot be changed as the terms say, and why.
+    unfit: Mutex<Option<(String, String)>>,
 }
 
 impl Gatepost {
@@ -217,6 +253,7 @@ impl Gatepost {
 #[derive(Debug)]
 pub struct Grants {
     posts: RwLock<HashMap<ProcessId, Arc<Gatepost>>>,
+    buckets: Mutex<HashMap<AgreementId, Weak<Bucket>>>,
     flows_per_transfer_max: usize,
 }
 
@@ -230,7 +267,11 @@ impl Grants {
     /// No grants; each that comes may have [`DataLimits::flows_per_transfer_max`] flows at once.
     #[must_use]
     pub fn new(limits: DataLimits) -> Self {
-        Self { posts: RwLock::default(), flows_per_transfer_max: limits.flows_per_transfer_max }
+        Self {
+            posts: RwLock::default(),
+            buckets: Mutex::default(),
+            flows_per_transfer_max: limits.flows_per_transfer_max,
+        }
     }
 
     fn post(&self, transfer: &ProcessId) -> Option<Arc<Gatepost>> {
@@ -246,7 +287,10 @@ impl Grants {
         if self.post(&transfer).is_some_and(|post| post.grant == grant && !post.shut.load(Ordering::Acquire)) {
             return;
         }
+        let bucket = self.bucket(&grant);
         let post = Arc::new(Gatepost {
+            bucket,
+            unfit: Mutex::default(),
             grant,
             shut: AtomicBool::new(false),
             verdict: watch::Sender::new(Verdict::Open),
@@ -255,6 +299,25 @@ impl Grants {
         let replaced = self.posts.write().unwrap_or_else(PoisonError::into_inner).insert(transfer, post);
         if let Some(old) = replaced {
             old.move_to(Verdict::Stopped(Stop::new(StopKind::Suspended, "a newer access token replaced this one")));
+        }
+    }
+
+    /// The bucket of the grant's agreement. A restart of the process fills it again, nothing else does.
+    fn bucket(&self, grant: &GrantSpec) -> Option<Arc<Bucket>> {
+        let rate = grant.terms.rate?;
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that no grant holds any more was full again long before anybody could ask.
+        buckets.retain(|_, bucket| bucket.strong_count() > 0);
+        let held = buckets.get(&grant.agreement).and_then(Weak::upgrade).filter(|bucket| bucket.rate() == rate);
+        let bucket = held.unwrap_or_else(|| Arc::new(Bucket::new(rate, tokio::time::Instant::now())));
+        buckets.insert(grant.agreement.clone(), Arc::downgrade(&bucket));
+        Some(bucket)
+    }
+
+    /// Remembers that this version of the source cannot be changed as the terms say, so that asking again is refused.
+    pub(crate) fn unfit(&self, transfer: &ProcessId, etag: String, reason: String) {
+        if let Some(post) = self.post(transfer) {
+            *post.unfit.lock().unwrap_or_else(PoisonError::into_inner) = Some((etag, reason));
         }
     }
 
@@ -315,6 +378,10 @@ impl Grants {
         }
         if let Some(until) = post.grant.valid_until.filter(|until| *until <= now) {
             return Err(GateRefusal::Stopped(expired(until)));
+        }
+        if let Some(until) = post.grant.terms.not_before.filter(|until| *until > now) {
+            let seconds = u64::try_from(until.duration_since(now).as_secs()).unwrap_or(0) + 1;
+            return Err(GateRefusal::NotYet { until, seconds });
         }
         let before = post.running.fetch_add(1, Ordering::AcqRel);
         let permit = Permit { post };
@@ -388,6 +455,17 @@ impl Permit {
         let now = clock_gettime(ClockId::RealtimeCoarse);
         let now = (now.tv_sec, now.tv_nsec);
         (now >= (until.as_second(), until.subsec_nanosecond().into())).then(|| expired(until))
+    }
+
+    /// What the agreement's flows share to keep to its rate.
+    pub(crate) fn bucket(&self) -> Option<&Arc<Bucket>> {
+        self.post.bucket.as_ref()
+    }
+
+    /// Why this version of the source cannot be changed as the terms say, if that was found out.
+    pub(crate) fn unfit(&self, etag: &str) -> Option<String> {
+        let unfit = self.post.unfit.lock().unwrap_or_else(PoisonError::into_inner);
+        unfit.as_ref().filter(|(version, _)| version == etag).map(|(_, reason)| reason.clone())
     }
 
     /// Why they may not, if they may not.

@@ -19,9 +19,10 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::endpoint::Receipt;
+use super::gate::StopKind;
 use super::sink::{PartFile, Received, SinkError, Target, sync_directory};
 use super::source::Index;
-use super::{DataLimits, FLOW_HEADER, INDEX_MEDIA_TYPE};
+use super::{DataLimits, FLOW_HEADER, INDEX_MEDIA_TYPE, STOP_HEADER};
 use crate::model::{FlowOutcome, FlowReport, SinkSpec};
 
 /// What to fetch, from whom, and where to put it.
@@ -128,6 +129,13 @@ const WRITES_AHEAD: usize = 2;
 /// How long a receipt of a broken flow is waited for.
 const RECEIPT_PATIENCE: Duration = Duration::from_secs(4);
 
+/// A request that is worth another try.
+struct Retry {
+    reason: String,
+    /// When, if the provider said that the time has not come. No failure, however often it says so.
+    after: Option<Duration>,
+}
+
 enum End {
     Stopped(String),
     Failed { retryable: bool, reason: String },
@@ -189,6 +197,7 @@ enum Place {
 enum Next {
     Finish,
     Again { reason: String, progress: bool },
+    Now,
 }
 
 impl Puller {
@@ -277,7 +286,11 @@ impl Puller {
         loop {
             let builder = self.request(&self.job.endpoint).header(header::ACCEPT, INDEX_MEDIA_TYPE);
             let broken = match self.ask(builder).await? {
-                Err(reason) => reason,
+                Err(Retry { after: Some(after), reason }) => {
+                    self.hold(after, &reason).await?;
+                    continue;
+                }
+                Err(Retry { reason, .. }) => reason,
                 Ok(response)
                     if response.headers().get(header::CONTENT_TYPE).is_none_or(|is| is != INDEX_MEDIA_TYPE) =>
                 {
@@ -328,6 +341,7 @@ impl Puller {
                     let reports = if alone { self.reports.clone() } else { Vec::new() };
                     return Ok(blocking(move || part.finish(reports)).await??);
                 }
+                Next::Now => {}
                 Next::Again { reason, progress } => {
                     if progress {
                         failures = 0;
@@ -347,7 +361,11 @@ impl Puller {
         }
         let response = match self.ask(request).await? {
             Ok(response) => response,
-            Err(reason) => return Ok((part, Next::Again { reason, progress: false })),
+            Err(Retry { after: Some(after), reason }) => {
+                self.hold(after, &reason).await?;
+                return Ok((part, Next::Now));
+            }
+            Err(Retry { reason, .. }) => return Ok((part, Next::Again { reason, progress: false })),
         };
         if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             // All bytes were there but never verified, or the part is of no known version: from the start.
@@ -551,7 +569,7 @@ impl Puller {
         &self,
         builder: http::request::Builder,
     ) -> Result<
-        Result<Response<impl Body<Data = Bytes, Error: std::fmt::Display + Send> + Send + Unpin + use<>>, String>,
+        Result<Response<impl Body<Data = Bytes, Error: std::fmt::Display + Send> + Send + Unpin + use<>>, Retry>,
         End,
     > {
         let request = builder.body(Bytes::new()).map_err(|error| End::fail(false, error.to_string()))?;
@@ -568,12 +586,18 @@ impl Puller {
         if matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE) {
             return Ok(Ok(response));
         }
+        let not_yet = text(response.headers(), HeaderName::from_static(STOP_HEADER)) == Some(StopKind::NotYet.as_str());
+        let after = text(response.headers(), header::RETRY_AFTER).and_then(|text| text.parse().ok());
         let said = reason_of(&self.document(response).await.unwrap_or_default());
         let reason = said.unwrap_or_else(|| format!("the provider answered {status}"));
+        if let Some(seconds) = after.filter(|_| not_yet) {
+            return Ok(Err(Retry { reason, after: Some(Duration::from_secs(seconds)) }));
+        }
+        let again = |reason| Ok(Err(Retry { reason, after: None }));
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(End::Stopped(reason)),
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Ok(Err(reason)),
-            status if status.is_server_error() => Ok(Err(reason)),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => again(reason),
+            status if status.is_server_error() => again(reason),
             _ => Err(End::fail(false, format!("{reason} ({status})"))),
         }
     }
@@ -596,6 +620,17 @@ impl Puller {
             Ok(Ok(collected)) => Ok(collected.to_bytes()),
             Ok(Err(error)) => Err(format!("the provider's document did not come: {error}")),
             Err(_) => Err(format!("the provider's document did not come within {idle:?}")),
+        }
+    }
+
+    /// Waits until the provider's time has come.
+    async fn hold(&self, after: Duration, reason: &str) -> Result<(), End> {
+        let wait = after.clamp(Duration::from_secs(1), self.job.limits.not_before_wait_max.max(Duration::from_secs(1)));
+        tracing::info!(transfer.id = %self.job.transfer, reason, ?wait, "a pull waits for its time");
+        tokio::select! {
+            biased;
+            reason = told_to_stop(self.stop.clone()) => Err(End::Stopped(reason)),
+            () = tokio::time::sleep(wait) => Ok(()),
         }
     }
 
@@ -629,8 +664,12 @@ impl Puller {
     }
 }
 
-fn unreached<T>(error: &PeerError) -> Result<Result<T, String>, End> {
-    if error.is_retryable() { Ok(Err(error.to_string())) } else { Err(End::fail(false, error.to_string())) }
+fn unreached<T>(error: &PeerError) -> Result<Result<T, Retry>, End> {
+    if error.is_retryable() {
+        Ok(Err(Retry { reason: error.to_string(), after: None }))
+    } else {
+        Err(End::fail(false, error.to_string()))
+    }
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {

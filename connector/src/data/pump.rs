@@ -6,7 +6,9 @@
 //! peer that takes nothing. Whoever closes the tally first decides how the flow ended; after that the body yields
 //! nothing but an error, which HTTP turns into an aborted connection.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver as Returned, SyncSender as Return, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -17,13 +19,16 @@ use http_body::{Body, Frame, SizeHint};
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::DataLimits;
 use super::gate::{Permit, Stop, expired, until_stopped};
 use super::meter::{Meter, Tally};
+use super::quota::{Amount, Quota};
+use super::rate::Bucket;
 use super::source::OpenedSource;
+use super::stage::{Progress, Stage};
 use crate::model::FlowOutcome;
 
 /// A body was cut. The peer sees an aborted connection.
@@ -32,7 +37,7 @@ use crate::model::FlowOutcome;
 pub struct FlowCut(pub String);
 
 /// What a flow amounted to, as this side counted it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Measure {
     /// Bytes handed over.
     pub bytes: u64,
@@ -42,12 +47,22 @@ pub struct Measure {
     pub outcome: FlowOutcome,
     /// Buffers that were made for it, however long it was.
     pub buffers: usize,
+    /// What it took of limited quantities, to be told to `control`.
+    pub(crate) spent: Option<(Quota, Amount)>,
+    /// Why the source cannot be changed as the terms say.
+    pub(crate) unfit: Option<String>,
 }
 
 /// How a flow ended: decided once.
 struct Flow {
     tally: Tally,
-    segments_total: u64,
+    /// Known at the start, or when the last one is made.
+    segments_total: OnceLock<u64>,
+    /// How it ends when every segment that was made is taken, where that is not the whole.
+    last: OnceLock<FlowOutcome>,
+    /// Until when it waits for its rate, in milliseconds since it began.
+    held_until: AtomicU64,
+    began: Instant,
     ending: OnceLock<(u64, FlowOutcome)>,
     over: CancellationToken,
 }
@@ -56,7 +71,13 @@ impl Flow {
     /// Ends the flow, unless it is over already. A flow whose every segment was taken is whole, whatever came after.
     fn end(&self, outcome: FlowOutcome) {
         if let Some(taken) = self.tally.close() {
-            let outcome = if taken == self.segments_total { FlowOutcome::Whole } else { outcome };
+            let whole = self.segments_total.get() == Some(&taken);
+            let cut = self.last.get().filter(|last| **last != FlowOutcome::Whole);
+            let outcome = match cut {
+                Some(last) if whole => last.clone(),
+                None if whole => FlowOutcome::Whole,
+                Some(_) | None => outcome,
+            };
             let _ = self.ending.set((taken, outcome));
             self.over.cancel();
         }
@@ -84,8 +105,42 @@ pub struct Pump {
     flow: Arc<Flow>,
     segments: mpsc::Receiver<Bytes>,
     remaining: u64,
+    /// How many bytes leave shows at the end only.
+    open_ended: bool,
+    throttle: Option<Throttle>,
     over: Pin<Box<WaitForCancellationFutureOwned>>,
     finished: bool,
+}
+
+/// What stands between the source and the peer.
+#[derive(Debug, Default)]
+pub(crate) struct Through {
+    pub(crate) stage: Option<Stage>,
+    pub(crate) quota: Option<Quota>,
+}
+
+/// Waits for the agreement's rate.
+struct Throttle {
+    bucket: Arc<Bucket>,
+    timer: Pin<Box<Sleep>>,
+    /// A segment whose time has not come.
+    held: Option<Bytes>,
+}
+
+impl Throttle {
+    /// Ready when so many bytes may leave.
+    fn poll_take(&mut self, bytes: usize, flow: &Flow, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let now = Instant::now();
+            let Err(wait) = self.bucket.take(bytes as u64, now) else { return Poll::Ready(()) };
+            // Far away, for the clock: it looks again after a day.
+            let until = now + wait.min(Duration::from_secs(86_400));
+            let until_ms = until.saturating_duration_since(flow.began).as_millis();
+            flow.held_until.store(u64::try_from(until_ms).unwrap_or(u64::MAX), Ordering::Release);
+            self.timer.as_mut().reset(until);
+            ready!(self.timer.as_mut().poll(context));
+        }
+    }
 }
 
 /// Which part of a source, and until when.
@@ -102,25 +157,34 @@ impl Pump {
     /// `now` is the time that the permit's end is measured from.
     ///
     /// Must be called within a tokio runtime.
-    pub fn start(
+    pub(crate) fn start(
         permit: Permit,
         source: OpenedSource,
         extent: Extent,
+        through: Through,
         limits: &DataLimits,
         now: Timestamp,
         done: impl FnOnce(Measure) + Send + 'static,
     ) -> Self {
         let segment_bytes = limits.segment_bytes.clamp(1, 1 << 24);
+        let bucket = permit.bucket().cloned();
+        let segment_bytes = bucket.as_ref().map_or(segment_bytes, |bucket| bucket.piece(segment_bytes));
+        let open_ended = through.stage.is_some();
+        let total = (!open_ended).then(|| extent.bytes.div_ceil(segment_bytes as u64));
         let flow = Arc::new(Flow {
             tally: Tally::default(),
-            segments_total: extent.bytes.div_ceil(segment_bytes as u64),
+            segments_total: total.map_or_else(OnceLock::new, OnceLock::from),
+            last: OnceLock::new(),
+            held_until: AtomicU64::new(0),
+            began: Instant::now(),
             ending: OnceLock::new(),
             over: CancellationToken::new(),
         });
         let permit = Arc::new(permit);
         let ahead = limits.read_ahead_segments.max(1);
         let (sender, segments) = mpsc::channel(ahead);
-        if extent.bytes == 0 {
+        let finished = extent.bytes == 0 && !open_ended;
+        if finished {
             flow.end(FlowOutcome::Whole);
         }
         tokio::spawn(warden(Arc::clone(&flow), Arc::clone(&permit), deadline(&permit, now), limits.stall_timeout));
@@ -129,13 +193,24 @@ impl Pump {
             source,
             extent,
             segment_bytes,
-            meter: Meter::new(ahead + 1),
+            // Beyond what the body took: those in the channel, one that is being handed over, one that waits for its rate.
+            meter: Meter::new(ahead + 2),
             buffers: Buffers::new(segment_bytes),
             sender,
+            made: 0,
+            through,
+            records: VecDeque::from([(0, 0)]),
+            records_kept: ahead + 3,
+            unfit: None,
         };
         tokio::task::spawn_blocking(move || done(feeder.run()));
         let over = Box::pin(flow.over.clone().cancelled_owned());
-        Self { permit, flow, segments, remaining: extent.bytes, over, finished: extent.bytes == 0 }
+        let throttle = bucket.map(|bucket| Throttle {
+            bucket,
+            timer: Box::pin(tokio::time::sleep_until(Instant::now())),
+            held: None,
+        });
+        Self { permit, flow, segments, remaining: extent.bytes, open_ended, throttle, over, finished }
     }
 }
 
@@ -162,7 +237,8 @@ async fn warden(flow: Arc<Flow>, permit: Arc<Permit>, deadline: Option<(Instant,
         let mut taken = flow.tally.taken();
         loop {
             tokio::time::sleep(stall).await;
-            if std::mem::replace(&mut taken, flow.tally.taken()) == taken {
+            let held = Duration::from_millis(flow.held_until.load(Ordering::Acquire));
+            if std::mem::replace(&mut taken, flow.tally.taken()) == taken && flow.began.elapsed() >= held + stall {
                 return;
             }
         }
@@ -188,7 +264,18 @@ impl Body for Pump {
         if let Some(stop) = this.permit.over() {
             this.flow.end(cut(&stop));
         }
-        let segment = match this.segments.poll_recv(context) {
+        let held = this.throttle.as_mut().and_then(|throttle| throttle.held.take());
+        let mut received = match held {
+            Some(segment) => Poll::Ready(Some(segment)),
+            None => this.segments.poll_recv(context),
+        };
+        if let (Poll::Ready(Some(segment)), Some(throttle)) = (&received, &mut this.throttle)
+            && throttle.poll_take(segment.len(), &this.flow, context).is_pending()
+        {
+            throttle.held = Some(segment.clone());
+            received = Poll::Pending;
+        }
+        let segment = match received {
             Poll::Ready(segment) => segment,
             Poll::Pending => {
                 // Woken by the next segment or by the end of the flow, even while a disk hangs.
@@ -196,10 +283,16 @@ impl Body for Pump {
                 None
             }
         };
+        if segment.is_none()
+            && let Some(last) = this.flow.last.get()
+        {
+            // Every segment that was made is taken.
+            this.flow.end(last.clone());
+        }
         match segment {
             Some(segment) if this.flow.tally.take() => {
                 this.remaining = this.remaining.saturating_sub(segment.len() as u64);
-                if this.remaining == 0 {
+                if this.remaining == 0 && !this.open_ended {
                     this.finished = true;
                     this.flow.end(FlowOutcome::Whole);
                 }
@@ -210,17 +303,20 @@ impl Body for Pump {
                 ready!(this.over.as_mut().poll(context));
                 this.finished = true;
                 this.segments.close();
+                if this.open_ended && matches!(this.flow.ending.get(), Some((_, FlowOutcome::Whole))) {
+                    return Poll::Ready(None);
+                }
                 Poll::Ready(Some(Err(this.flow.reason())))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.finished && self.remaining == 0
+        self.finished && self.remaining == 0 && !self.open_ended
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.remaining)
+        if self.open_ended { SizeHint::default() } else { SizeHint::with_exact(self.remaining) }
     }
 }
 
@@ -244,40 +340,24 @@ struct Feeder {
     meter: Meter,
     buffers: Buffers,
     sender: mpsc::Sender<Bytes>,
+    /// Segments that were handed to the body.
+    made: u64,
+    through: Through,
+    /// How many records were within so many segments, the latest few.
+    records: VecDeque<(u64, u64)>,
+    records_kept: usize,
+    unfit: Option<String>,
 }
 
 impl Feeder {
     fn run(mut self) -> Measure {
         let runtime = Handle::current();
-        let end = self.extent.offset.saturating_add(self.extent.bytes);
-        let mut offset = self.extent.offset;
-        while offset < end && !self.flow.tally.is_closed() {
-            let wanted = usize::try_from(end - offset).unwrap_or(usize::MAX).min(self.segment_bytes);
-            let mut buffer = self.buffers.take();
-            if let Some(space) = buffer.bytes.get_mut(..wanted)
-                && let Err(error) = self.source.read_at(space, offset)
-            {
-                self.flow.end(failed(error.to_string()));
-                break;
-            }
-            let segment = buffer.into_segment(wanted);
-            offset += wanted as u64;
-            let room = self.sender.try_reserve().ok().or_else(|| {
-                runtime.block_on(async {
-                    tokio::select! {
-                        biased;
-                        () = self.flow.over.cancelled() => None,
-                        room = self.sender.reserve() => room.ok(),
-                    }
-                })
-            });
-            match room {
-                Some(room) => room.send(segment.clone()),
-                None => break,
-            }
-            // Digested while it is on its way. What is taken was handed over, and so it is digested by the end.
-            self.meter.add(&segment);
+        match self.through.stage.take() {
+            Some(stage) => self.staged(stage, &runtime),
+            None => self.plain(&runtime),
         }
+        // The body sees that no more segments come.
+        drop(self.sender);
         // Everything was read; the peer takes the rest, or something ends the flow before.
         runtime.block_on(self.flow.over.cancelled());
         let (taken, outcome) =
@@ -286,7 +366,184 @@ impl Feeder {
             tracing::error!(segments = taken, "a flow was counted further back than its meter reaches");
             (0, blake3::hash(b""))
         });
-        Measure { bytes, digest_blake3: digest.to_hex().to_string(), outcome, buffers: self.buffers.made }
+        let records =
+            self.records.iter().rev().find(|(segments, _)| *segments <= taken).map_or(0, |(_, records)| *records);
+        let spent = self.through.quota.map(|quota| (quota, Amount { bytes, records }));
+        let (digest_blake3, buffers) = (digest.to_hex().to_string(), self.buffers.made);
+        Measure { bytes, digest_blake3, outcome, buffers, spent, unfit: self.unfit }
+    }
+
+    /// The bytes as they lie.
+    fn plain(&mut self, runtime: &Handle) {
+        let end = self.extent.offset.saturating_add(self.extent.bytes);
+        let mut offset = self.extent.offset;
+        while offset < end && !self.flow.tally.is_closed() {
+            let wanted = usize::try_from(end - offset).unwrap_or(usize::MAX).min(self.segment_bytes);
+            let Some(given) = self.given(wanted, end - offset, runtime) else { return };
+            let mut buffer = self.buffers.take();
+            if let Some(space) = buffer.bytes.get_mut(..given)
+                && let Err(error) = self.source.read_at(space, offset)
+            {
+                self.flow.end(failed(error.to_string()));
+                return;
+            }
+            let segment = buffer.into_segment(given);
+            offset += given as u64;
+            if !self.hand_over(segment, runtime) || given < wanted {
+                return;
+            }
+        }
+    }
+
+    /// The records, changed. How many bytes they are shows at the end.
+    fn staged(&mut self, mut stage: Stage, runtime: &Handle) {
+        let end = self.extent.offset.saturating_add(self.extent.bytes);
+        let mut offset = self.extent.offset;
+        let mut input = vec![0; self.segment_bytes];
+        let (mut at, mut filled) = (0, 0);
+        let mut out = Vec::with_capacity(self.segment_bytes);
+        while !self.flow.tally.is_closed() {
+            let reading = at < filled || offset < end;
+            if at == filled && offset < end {
+                filled = usize::try_from(end - offset).unwrap_or(usize::MAX).min(input.len());
+                if let Some(space) = input.get_mut(..filled)
+                    && let Err(error) = self.source.read_at(space, offset)
+                {
+                    return self.flow.end(failed(error.to_string()));
+                }
+                offset += filled as u64;
+                at = 0;
+            }
+            let moved = if reading {
+                let piece = input.get(at..filled).unwrap_or_default();
+                stage.push(piece, &mut out, self.segment_bytes)
+            } else {
+                stage.finish(&mut out).map(|progress| (0, progress))
+            };
+            let progress = match moved {
+                Ok((taken, progress)) => {
+                    at += taken;
+                    progress
+                }
+                Err(error) => {
+                    self.unfit = Some(error.to_string());
+                    return self.flow.end(failed(error.to_string()));
+                }
+            };
+            match progress {
+                Progress::Done if reading => continue,
+                Progress::Done | Progress::Full | Progress::NoRecordsLeft => {}
+            }
+            if !self.hand_over_all(&mut out, stage.records(), runtime) {
+                return;
+            }
+            if progress == Progress::NoRecordsLeft {
+                match self.more_records(runtime) {
+                    Some(records) => stage.allow(records),
+                    None => return,
+                }
+            }
+            if progress == Progress::Done {
+                // Also of nothing: then the body is empty, and whole.
+                let _ = self.flow.segments_total.set(self.made);
+                let _ = self.flow.last.set(FlowOutcome::Whole);
+                return;
+            }
+        }
+    }
+
+    /// How many of so many bytes the quantity lets through; fewer: the flow ends after them. `None`: it ends here.
+    fn given(&mut self, wanted: usize, rest: u64, runtime: &Handle) -> Option<usize> {
+        let Some(quota) = &mut self.through.quota else { return Some(wanted) };
+        let flow = Arc::clone(&self.flow);
+        let answer = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = flow.over.cancelled() => None,
+                given = quota.bytes(wanted as u64, rest) => Some(given),
+            }
+        });
+        match answer? {
+            Ok(given) => {
+                if given < wanted as u64 {
+                    let _ = flow.last.set(cut(&quota.exhausted()));
+                }
+                (given > 0).then(|| usize::try_from(given).unwrap_or(wanted))
+            }
+            Err(uncounted) => {
+                flow.end(failed(uncounted.to_string()));
+                None
+            }
+        }
+    }
+
+    /// Leave for more records. `None`: the flow ends here.
+    fn more_records(&mut self, runtime: &Handle) -> Option<u64> {
+        let quota = self.through.quota.as_mut()?;
+        let flow = Arc::clone(&self.flow);
+        let answer = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = flow.over.cancelled() => None,
+                given = quota.records() => Some(given),
+            }
+        });
+        match answer? {
+            Ok(0) => {
+                let _ = flow.last.set(cut(&quota.exhausted()));
+                None
+            }
+            Ok(given) => Some(given),
+            Err(uncounted) => {
+                flow.end(failed(uncounted.to_string()));
+                None
+            }
+        }
+    }
+
+    /// Hands over what a stage gave out, in segments. Whether the flow goes on.
+    fn hand_over_all(&mut self, out: &mut Vec<u8>, records: u64, runtime: &Handle) -> bool {
+        let mut rest = Bytes::from(std::mem::replace(out, Vec::with_capacity(self.segment_bytes)));
+        let mut marked = false;
+        while !rest.is_empty() {
+            let wanted = rest.len().min(self.segment_bytes);
+            let Some(given) = self.given(wanted, u64::MAX, runtime) else { return false };
+            let segment = rest.split_to(given);
+            // With its first byte a record counts.
+            if !std::mem::replace(&mut marked, true) {
+                if self.records.len() == self.records_kept {
+                    self.records.pop_front();
+                }
+                self.records.push_back((self.made + 1, records));
+            }
+            if !self.hand_over(segment, runtime) || given < wanted {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Hands one segment to the body, when it has room. Whether the flow goes on.
+    fn hand_over(&mut self, segment: Bytes, runtime: &Handle) -> bool {
+        let room = self.sender.try_reserve().ok().or_else(|| {
+            runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    () = self.flow.over.cancelled() => None,
+                    room = self.sender.reserve() => room.ok(),
+                }
+            })
+        });
+        match room {
+            Some(room) => {
+                room.send(segment.clone());
+                self.made += 1;
+                // Digested while it is on its way. What is taken was handed over, and so it is digested by the end.
+                self.meter.add(&segment);
+                true
+            }
+            None => false,
+        }
     }
 }
 

@@ -171,7 +171,7 @@ pub struct PseudonymKey([u8; 32]);
 impl PseudonymKey {
     /// The key of an agreement, from the secret that the provider keeps for all of them.
     #[must_use]
-    pub fn derive(secret: &[u8; 32], agreement: &AgreementId) -> Self {
+    pub fn derive(secret: &[u8], agreement: &AgreementId) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("kontor 2026 pseudonyms of an agreement");
         hasher.update(secret);
         hasher.update(agreement.as_str().as_bytes());
@@ -205,7 +205,7 @@ pub enum Progress {
 /// The shape of the records, and what is done to each.
 #[derive(Debug)]
 enum Shape {
-    Csv(csv::Table),
+    Csv(Box<csv::Table>),
     Ndjson(ndjson::Lines),
 }
 
@@ -237,7 +237,7 @@ impl Stage {
         terms.check()?;
         let transforms = terms.effective();
         let shape = match format {
-            Format::Csv => Shape::Csv(csv::Table::new(transforms, key)?),
+            Format::Csv => Shape::Csv(Box::new(csv::Table::new(transforms, key)?)),
             Format::Ndjson => Shape::Ndjson(ndjson::Lines::new(transforms, key)?),
         };
         let left = if terms.records_max.is_some() { 0 } else { u64::MAX };

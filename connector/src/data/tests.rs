@@ -1,5 +1,6 @@
 //! The plane by its public face: in-process where frames are counted, over mutual TLS where the wire matters.
 
+use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -16,6 +17,7 @@ use http_body_util::BodyExt;
 use jiff::{SignedDuration, Timestamp};
 use kontor_core::id::{AgreementId, ParticipantId, ProcessId};
 use kontor_core::peer::{Binding, VerifiedPeer};
+use kontor_core::policy::StreamTerms;
 use kontor_core::refusal::{Fault, Refusal};
 use kontor_wire::client::{ClientLimits, PeerClient};
 use kontor_wire::egress::EgressFilter;
@@ -30,8 +32,11 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use url::Url;
 
+use super::quota::Amount;
 use super::*;
 use crate::model::{FlowOutcome, FlowReport, SinkSpec, SourceSpec, TokenBinding};
+
+mod terms;
 
 const PROVIDER: &str = "did:web:provider.example";
 const CONSUMER: &str = "did:web:consumer.example";
@@ -56,6 +61,8 @@ fn limits() -> DataLimits {
         resume_backoff: Duration::from_millis(5),
         receipt_wait: Duration::from_millis(500),
         flows_per_transfer_max: 2,
+        quota_chunk_bytes: 2 * SEGMENT as u64,
+        quota_chunk_records: 3,
         ..DataLimits::default()
     }
 }
@@ -75,6 +82,8 @@ struct World {
     ended: Arc<Mutex<Vec<FlowReport>>>,
     openings: Arc<AtomicU64>,
     refusal: Arc<Mutex<Option<Refusal>>>,
+    /// What flows took of limited quantities.
+    taken: Arc<Mutex<HashMap<String, Amount>>>,
     binding: TokenBinding,
 }
 
@@ -89,6 +98,8 @@ impl World {
         let plane = ProviderPlane::new(Arc::clone(&grants), vec![dir.path().join("source")], limits(), events);
         let (ended, openings) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicU64>::default());
         let refusal = Arc::<Mutex<Option<Refusal>>>::default();
+        let taken = Arc::<Mutex<HashMap<String, Amount>>>::default();
+        let takes = Arc::clone(&taken);
         let (reports, count, refuse) = (Arc::clone(&ended), Arc::clone(&openings), Arc::clone(&refusal));
         tokio::spawn(async move {
             while let Some(event) = told.recv().await {
@@ -98,12 +109,32 @@ impl World {
                         let refusal = Mutex::lock(&refuse).unwrap().clone();
                         let _ = reply.send(refusal.map_or(Ok(()), Err));
                     }
+                    FlowEvent::Reserve(question) => {
+                        let mut taken = Mutex::lock(&takes).unwrap();
+                        let all = taken.values().fold(Amount::default(), |all, one| Amount {
+                            bytes: all.bytes + one.bytes,
+                            records: all.records + one.records,
+                        });
+                        let left = |max: Option<u64>, all: u64, more: u64| max.map_or(0, |max| (max - all).min(more));
+                        let given = Amount {
+                            bytes: left(question.bytes_max, all.bytes, question.more.bytes),
+                            records: left(question.records_max, all.records, question.more.records),
+                        };
+                        let held = taken.entry(question.flow).or_default();
+                        assert_eq!(*held, question.held);
+                        *held = Amount { bytes: held.bytes + given.bytes, records: held.records + given.records };
+                        let _ = question.reply.send(Ok(given));
+                    }
+                    FlowEvent::Settled { flow, bytes, records, .. } => {
+                        let settled = Amount { bytes: bytes.unwrap_or(0), records: records.unwrap_or(0) };
+                        Mutex::lock(&takes).unwrap().insert(flow, settled);
+                    }
                     FlowEvent::Ended(report) => Mutex::lock(&reports).unwrap().push(report),
                 }
             }
         });
         let binding = TokenBinding::from(peer(CONSUMER, 1).binding());
-        Self { dir, grants, plane, ended, openings, refusal, binding }
+        Self { dir, grants, plane, ended, openings, refusal, taken, binding }
     }
 
     fn source(&self, name: &str) -> std::path::PathBuf {
@@ -120,6 +151,8 @@ impl World {
             source,
             media_type: "text/csv".to_owned(),
             valid_until: None,
+            terms: StreamTerms::default(),
+            pseudonyms: None,
         }
     }
 

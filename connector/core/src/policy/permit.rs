@@ -93,12 +93,11 @@ impl StreamTerms {
         let transforms = normal(self.transforms.clone());
         let (lists, rest): (Vec<_>, Vec<_>) = transforms.iter().cloned().partition(|one| one.changes().is_none());
         let keep: Vec<_> = lists.iter().filter(|list| matches!(list, Transform::Keep { .. })).cloned().collect();
-        let lists = lists.into_iter().filter_map(|list| match list {
-            Transform::Drop { fields } => {
-                let fields: Vec<_> = fields.into_iter().filter(|field| sent(&keep, field)).collect();
-                (!fields.is_empty()).then_some(Transform::Drop { fields })
+        let lists = lists.into_iter().filter_map(|mut list| {
+            if let Transform::Drop { fields } = &mut list {
+                fields.retain(|field| sent(&keep, field));
             }
-            other => Some(other),
+            (list != Transform::Drop { fields: Vec::new() }).then_some(list)
         });
         let rest = rest.into_iter().filter(|one| one.changes().is_some_and(|field| sent(&transforms, field)));
         lists.chain(rest).collect()

@@ -155,7 +155,7 @@ impl Table {
             let field = self.field(index);
             let value = match column {
                 Column::Omit => continue,
-                Column::Change(change) if at != Place::Header && !(field.is_empty() && !change.makes_text()) => {
+                Column::Change(change) if at != Place::Header && (change.makes_text() || !field.is_empty()) => {
                     Cow::Owned(change.apply(field, at)?.into_owned().into_bytes())
                 }
                 Column::Pass | Column::Change(_) => Cow::Borrowed(field),

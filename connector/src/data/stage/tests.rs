@@ -51,7 +51,7 @@ fn terms(transforms: &[Transform]) -> StreamTerms {
 }
 
 fn key() -> PseudonymKey {
-    PseudonymKey::derive(&[7; 32], &AgreementId::parse("urn:agreement:1").unwrap())
+    PseudonymKey::derive(b"secret", &AgreementId::parse("urn:agreement:1").unwrap())
 }
 
 /// Feeds pieces of the given sizes, and takes out after every few bytes.
@@ -261,7 +261,7 @@ fn pseudonyms_are_equal_within_an_agreement_and_unlinkable_between_two() {
         let text = String::from_utf8(out).unwrap();
         text.lines().skip(1).map(|line| line.split(',').next().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    let other = PseudonymKey::derive(&[7; 32], &AgreementId::parse("urn:agreement:2").unwrap());
+    let other = PseudonymKey::derive(b"secret", &AgreementId::parse("urn:agreement:2").unwrap());
     let (one, two) = (out(key()), out(other));
     assert_eq!(one.first(), one.get(2));
     assert_ne!(one.first(), one.get(1));
