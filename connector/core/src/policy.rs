@@ -11,7 +11,10 @@ pub mod duty;
 mod enforce;
 mod evaluate;
 pub mod fact;
+#[expect(clippy::wildcard_enum_match_arm, reason = "JSON has the six kinds of value that it has")]
+mod ids;
 mod literal;
+mod meaning;
 pub mod model;
 mod normalise;
 pub mod operand;
@@ -19,6 +22,7 @@ pub mod operand;
 mod parse;
 pub mod permit;
 mod plan;
+mod premise;
 mod prepared;
 pub mod report;
 mod times;
@@ -42,8 +46,7 @@ pub use literal::{DURATION_YEARS_MAX, Duration};
 pub use model::Policy;
 pub use normalise::{same_terms, terms_digest};
 pub use operand::{
-    ActionDefinition, DefinedKind, OPERANDS, OperandDefinition, OperandKind, OperandSpec, Taxonomy, Vocabulary,
-    VocabularyProblem,
+    DefinedKind, OPERANDS, OperandDefinition, OperandKind, OperandSpec, Taxonomy, Vocabulary, VocabularyProblem,
 };
 pub use parse::{
     CONSTRAINTS_MAX, NESTING_MAX, OPERANDS_MAX, PROBLEMS_MAX, RULES_MAX, TEXT_BYTES_MAX, parse, parse_with,
@@ -159,6 +162,9 @@ pub struct Reason {
     pub message: String,
 }
 
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod fact_tests;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests;

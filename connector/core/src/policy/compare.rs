@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::capability::Capabilities;
 use super::enforce::unenforceable;
-use super::model::{Comparison, Constraint, Policy, Rule, RuleKind, Test, Thing};
+use super::model::{Ask, Comparison, Constraint, NameRelation, Policy, Rule, RuleKind, Test, Thing};
 use super::normalise::{conjunction, frame, in_words, normal_thing, rule_text, terms_digest};
 
 /// How a requested policy relates to an offered one.
@@ -288,9 +288,37 @@ fn test_implies(have: &Test, wanted: &Test) -> bool {
         (Test::Time(a, x), Test::Time(b, y)) => bound_implies(*a, *b, x.cmp(y)),
         (Test::Count(a, x), Test::Count(b, y)) => bound_implies(*a, *b, x.cmp(y)),
         (Test::Elapsed(a, x), Test::Elapsed(b, y)) => x.order(*y).is_some_and(|order| bound_implies(*a, *b, order)),
+        (Test::Bytes(a, x), Test::Bytes(b, y)) | (Test::Records(a, x), Test::Records(b, y)) => {
+            bound_implies(*a, *b, x.cmp(y))
+        }
+        (Test::Delay(x), Test::Delay(y)) => x.order(*y).is_some_and(std::cmp::Ordering::is_ge),
+        (Test::Fields(x), Test::Fields(y)) => x == y,
+        (Test::Rate(..), Test::Rate(..)) => have == wanted,
+        (Test::Fact(have), Test::Fact(wanted)) => have.operand == wanted.operand && ask_implies(&have.ask, &wanted.ask),
         (Test::Recipient(true, a), Test::Recipient(true, b)) => a.iter().all(|id| b.contains(id)),
         (Test::Recipient(false, a), Test::Recipient(false, b)) => b.iter().all(|id| a.contains(id)),
         (Test::Recipient(true, a), Test::Recipient(false, b)) => a.iter().all(|id| !b.contains(id)),
+        _ => false,
+    }
+}
+
+/// Whether what is asked of a fact makes the other hold of the same fact. Names are compared by their sets alone.
+fn ask_implies(have: &Ask, wanted: &Ask) -> bool {
+    use NameRelation::{AllOf, AnyOf, HasPart, NoneOf, PartOf};
+    match (have, wanted) {
+        (Ask::Number(a, x), Ask::Number(b, y)) => bound_implies(*a, *b, x.cmp(y)),
+        (Ask::Instant(a, x), Ask::Instant(b, y)) => bound_implies(*a, *b, x.cmp(y)),
+        (Ask::Level { allowed: a, levels: all }, Ask::Level { allowed: b, levels }) => {
+            all == levels && a.iter().all(|level| b.contains(level))
+        }
+        (Ask::Names(a), Ask::Names(b)) if a.every == b.every && a.taxonomy == b.taxonomy => {
+            let within = |a: &[String], b: &[String]| a.iter().all(|name| b.contains(name));
+            match (a.relation, b.relation) {
+                (AnyOf | PartOf, PartOf) | (AnyOf, AnyOf) => within(&a.names, &b.names),
+                (NoneOf, NoneOf) | (AllOf, AllOf) | (HasPart | AllOf, HasPart) => within(&b.names, &a.names),
+                _ => false,
+            }
+        }
         _ => false,
     }
 }

@@ -10,8 +10,11 @@ use jiff::Timestamp;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use super::literal::Duration;
-use super::permit::Transform;
+use super::literal::{self, Duration};
+use super::model::{Atomic, Constraint, Operator, Rule, RuleKind, Thing};
+use super::normalise::{duty_text, hex_digest};
+use super::operand::canonical_name;
+use super::permit::{FieldPath, Transform};
 
 /// Which duty of a policy: the SHA-256 of its normal form, as lower-case hexadecimal. Duties that mean the same have
 /// the same key, wherever they stand.
@@ -209,4 +212,240 @@ pub struct DueDuty {
     pub when: When,
     /// How far it is.
     pub state: DutyState,
+}
+
+/// What a duty asks for and when, read from its rule.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DutyTerm {
+    /// What.
+    pub kind: DutyKind,
+    /// When.
+    pub when: When,
+    /// Which.
+    pub key: DutyKey,
+}
+
+impl DutyTerm {
+    /// Reads a duty. What is not understood whole is [`DutyKind::Other`].
+    #[must_use]
+    pub fn of(rule: &Rule) -> Self {
+        let (kind, when) = Self::read(rule);
+        let key = DutyKey(hex_digest(&duty_text(rule, &kind, when)));
+        Self { kind, when, key }
+    }
+
+    fn read(rule: &Rule) -> (DutyKind, When) {
+        let other = (DutyKind::Other { action: rule.action.to_owned() }, When::Before);
+        let Some((said, conditions)) = said_when(&rule.constraints) else { return other };
+        // A duty that is due only under conditions is due always here: that is the stricter reading, but not the same.
+        if conditions > 0 {
+            return other;
+        }
+        let Some(kind) = kind(rule) else { return other };
+        let when = match (&kind, said) {
+            (DutyKind::Compensate { .. } | DutyKind::ObtainConsent { .. }, None | Some(When::Before)) => When::Before,
+            (DutyKind::Transform(_), None | Some(When::Before | When::During)) => When::During,
+            (DutyKind::Log { .. } | DutyKind::Inform { .. }, None | Some(_)) => said.unwrap_or(When::After),
+            (DutyKind::Delete { .. } | DutyKind::Count, None | Some(When::After)) => When::After,
+            // The policy is passed on before the data is: with the use that hands it on.
+            (DutyKind::NextPolicy { .. }, None | Some(_)) => When::After,
+            _ => return other,
+        };
+        (kind, when)
+    }
+}
+
+/// When a duty says that it is to be done (`event` against `policyUsage`), and how many other conditions it has.
+/// `None` where it says two things.
+fn said_when(constraints: &[Constraint]) -> Option<(Option<When>, usize)> {
+    let (mut said, mut others) = (None, 0);
+    for constraint in constraints {
+        match constraint {
+            Constraint::Atomic(atomic) if is_policy_usage(atomic) => {
+                let when = match atomic.operator {
+                    Operator::Lt => When::Before,
+                    Operator::Eq => When::During,
+                    Operator::Gt => When::After,
+                    Operator::Gteq
+                    | Operator::Lteq
+                    | Operator::Neq
+                    | Operator::IsA
+                    | Operator::HasPart
+                    | Operator::IsPartOf
+                    | Operator::IsAllOf
+                    | Operator::IsAnyOf
+                    | Operator::IsNoneOf => return None,
+                };
+                if said.is_some_and(|said| said != when) {
+                    return None;
+                }
+                said = Some(when);
+            }
+            Constraint::Atomic(_) | Constraint::Logical(_) => others += 1,
+        }
+    }
+    Some((said, others))
+}
+
+fn is_policy_usage(atomic: &Atomic) -> bool {
+    let value = atomic.right.first().map(|value| value.text.as_str());
+    atomic.left == "event"
+        && atomic.right.len() == 1
+        && matches!(value, Some("policyUsage" | "odrl:policyUsage" | "http://www.w3.org/ns/odrl/2/policyUsage"))
+}
+
+/// The parameters of a duty: each named once, by `eq` and one value.
+fn parameters<'a>(rule: &'a Rule, known: &[&str]) -> Option<BTreeMap<&'a str, &'a Atomic>> {
+    let mut found = BTreeMap::new();
+    for refinement in &rule.action_refinements {
+        let Constraint::Atomic(atomic) = refinement else { return None };
+        let fits = known.contains(&atomic.left.as_ref()) && atomic.right.len() == 1;
+        if !fits || found.insert(atomic.left.as_ref(), atomic).is_some() {
+            return None;
+        }
+    }
+    Some(found)
+}
+
+fn text<'a>(parameters: &BTreeMap<&str, &'a Atomic>, name: &str) -> Option<Option<&'a str>> {
+    match parameters.get(name) {
+        None => Some(None),
+        Some(atomic) if atomic.operator == Operator::Eq && atomic.unit.is_none() => {
+            Some(atomic.right.first().map(|value| value.text.as_str()))
+        }
+        Some(_) => None,
+    }
+}
+
+/// The parties of one function, sorted; `None` where there are others, or collections.
+fn parties(rule: &Rule, functions: &[&str]) -> Option<Vec<String>> {
+    let mut ids = Vec::new();
+    for (function, party) in &rule.parties {
+        if !functions.contains(function) {
+            return None;
+        }
+        ids.push(party.as_one()?.to_owned());
+    }
+    ids.sort();
+    ids.dedup();
+    Some(ids)
+}
+
+/// On which decisions something is recorded or told: only those that allow are understood.
+fn on_allow(parameters: &BTreeMap<&str, &Atomic>, name: &str) -> bool {
+    match text(parameters, name) {
+        Some(None) => true,
+        Some(Some(level)) => canonical_name(level) == "idsc:ON_ALLOW",
+        None => false,
+    }
+}
+
+fn kind(rule: &Rule) -> Option<DutyKind> {
+    // A duty of somebody else, or on something else, is another duty.
+    let target = rule.target.as_ref().map(Thing::as_one);
+    if rule.assigner.is_some() || rule.assignee.is_some() {
+        return (rule.kind == RuleKind::Obligation).then(|| kind_of(rule, None)).flatten();
+    }
+    match (rule.action, target) {
+        ("nextPolicy", Some(policy)) => kind_of(rule, policy),
+        (_, None) => kind_of(rule, None),
+        (_, Some(_)) => (rule.kind == RuleKind::Obligation).then(|| kind_of(rule, None)).flatten(),
+    }
+}
+
+fn kind_of(rule: &Rule, target: Option<&str>) -> Option<DutyKind> {
+    let no_parties = || parties(rule, &[]).map(|_| ());
+    Some(match rule.action {
+        "compensate" => compensate(rule)?,
+        "obtainConsent" => {
+            parameters(rule, &[])?;
+            DutyKind::ObtainConsent { parties: parties(rule, &["consentingParty", "consentedParty"])? }
+        }
+        "idsc:LOG" => {
+            no_parties()?;
+            let given = parameters(rule, &["idsc:LOG_LEVEL", "systemDevice"])?;
+            on_allow(&given, "idsc:LOG_LEVEL").then_some(())?;
+            DutyKind::Log { target: text(&given, "systemDevice")?.map(str::to_owned) }
+        }
+        "inform" => {
+            let given = parameters(rule, &["idsc:NOTIFICATION_LEVEL", "recipient"])?;
+            on_allow(&given, "idsc:NOTIFICATION_LEVEL").then_some(())?;
+            let mut parties = parties(rule, &["informedParty"])?;
+            parties.extend(text(&given, "recipient")?.map(str::to_owned));
+            parties.sort();
+            parties.dedup();
+            DutyKind::Inform { parties }
+        }
+        "delete" => {
+            no_parties()?;
+            DutyKind::Delete { after: deadline(rule)? }
+        }
+        "nextPolicy" => {
+            no_parties()?;
+            let given = parameters(rule, &["idsc:TARGET_POLICY"])?;
+            let policy = match (text(&given, "idsc:TARGET_POLICY")?, target) {
+                (Some(policy), None) | (None, Some(policy)) => policy,
+                _ => return None,
+            };
+            DutyKind::NextPolicy { policy: policy.to_owned() }
+        }
+        "idsc:INCREMENT_COUNTER" => {
+            no_parties()?;
+            parameters(rule, &[])?;
+            DutyKind::Count
+        }
+        _ => {
+            no_parties()?;
+            DutyKind::Transform(transform(rule)?)
+        }
+    })
+}
+
+fn compensate(rule: &Rule) -> Option<DutyKind> {
+    let given = parameters(rule, &["payAmount", "timeInterval"])?;
+    let mut payees = parties(rule, &["compensatedParty"])?;
+    (payees.len() < 2).then_some(())?;
+    let (mut amount, mut unit) = (None, None);
+    if let Some(atomic) = given.get("payAmount") {
+        (atomic.operator == Operator::Eq).then_some(())?;
+        let number: Decimal = atomic.right.first()?.text.parse().ok()?;
+        amount = Some(number.normalize());
+        unit = atomic.unit.clone();
+    }
+    let frequency = match text(&given, "timeInterval")? {
+        None => Frequency::Once,
+        Some(span) => Frequency::Every(literal::duration(span).ok()?),
+    };
+    Some(DutyKind::Compensate { amount, unit, frequency, party: payees.pop() })
+}
+
+fn deadline(rule: &Rule) -> Option<Deadline> {
+    let given = parameters(rule, &["dateTime", "delayPeriod", "elapsedTime"])?;
+    let mut all = given.into_iter();
+    let Some((operand, atomic)) = all.next() else { return Some(Deadline::Immediately) };
+    if all.next().is_some() || !matches!(atomic.operator, Operator::Eq | Operator::Lteq) || atomic.unit.is_some() {
+        return None;
+    }
+    let value = atomic.right.first()?.text.as_str();
+    Some(match operand {
+        "dateTime" => Deadline::At(literal::instant(value).ok()?),
+        _ => Deadline::Within(literal::duration(value).ok()?),
+    })
+}
+
+fn transform(rule: &Rule) -> Option<Transform> {
+    let given = parameters(rule, &["idsc:PATH", "idsc:REPLACE_WITH", "idsc:OPERAND"])?;
+    let field = || text(&given, "idsc:PATH")??.parse::<FieldPath>().ok();
+    let with = text(&given, "idsc:REPLACE_WITH")?;
+    let number = || text(&given, "idsc:OPERAND")??.parse::<Decimal>().ok().map(|number| number.normalize());
+    let lacks = |name: &str| !given.contains_key(name);
+    Some(match rule.action {
+        "idsc:REPLACE" if lacks("idsc:OPERAND") => Transform::Replace { field: field()?, with: with?.to_owned() },
+        "idsc:HASH" if given.len() == 1 => Transform::Hash { field: field()? },
+        "idsc:DROP" | "anonymize" if given.len() == 1 => Transform::Drop { fields: vec![field()?] },
+        "idsc:ROUND" if given.len() == 2 => Transform::Round { field: field()?, to: number()? },
+        "idsc:ADD" if given.len() == 2 => Transform::Add { field: field()?, by: number()? },
+        "idsc:MULTIPLY" if given.len() == 2 => Transform::Multiply { field: field()?, by: number()? },
+        _ => return None,
+    })
 }

@@ -6,8 +6,11 @@
 use kontor_vocab::odrl::PolicyDocument;
 use kontor_vocab::odrl::terms::LEFT_OPERANDS;
 
-use super::capability::Capabilities;
+use super::capability::{Capabilities, StageKind};
+use super::duty::DutyKind;
+use super::fact::FactSource;
 use super::model::{Conflict, Constraint, LogicalOperand, Policy, Rule, RuleKind, Test, Thing};
+use super::operand::operand;
 use super::parse::{clip, parse_with};
 use super::{Problem, ProblemKind};
 use crate::refusal::{Fault, Refusal};
@@ -34,9 +37,10 @@ pub fn enforceable(document: &PolicyDocument, capabilities: &Capabilities) -> Re
 
 /// Everything in a policy that this connector cannot hold to.
 #[must_use]
-pub fn unenforceable(policy: &Policy, _capabilities: &Capabilities) -> Vec<Problem> {
+pub fn unenforceable(policy: &Policy, capabilities: &Capabilities) -> Vec<Problem> {
     let mut problems = policy_problems(policy);
     problems.extend(policy.rules.iter().flat_map(rule_problems));
+    problems.extend(policy.rules.iter().flat_map(|rule| Held { capabilities, rule }.problems()));
     if policy.rules.windows(2).any(|pair| matches!(pair, [a, b] if a.assigner != b.assigner)) {
         problems.push(problem("assigner", "the rules have different assigners", "one assigner for all rules"));
     }
@@ -75,7 +79,8 @@ pub(super) fn policy_problems(policy: &Policy) -> Vec<Problem> {
         problems.push(problem("conflict", message, "`prohibit`, or no strategy"));
     }
     for rule in &policy.rules {
-        if rule.kind == RuleKind::Obligation {
+        let understood = rule.term.as_ref().is_some_and(|term| !matches!(term.kind, DutyKind::Other { .. }));
+        if rule.kind == RuleKind::Obligation && !understood {
             let message = format!("the obligation to `{}` is not carried out by this connector", rule.action);
             problems.push(problem(&rule.path, message, "the policy without it"));
         }
@@ -91,32 +96,171 @@ pub(super) fn rule_problems(rule: &Rule) -> Vec<Problem> {
         return problems;
     }
     let at = |member: &str| format!("{}.{member}", rule.path);
-    if !ACTIONS_ENFORCED.contains(&rule.action) {
-        let message =
-            format!("the action `{}` is understood, but a transfer cannot tell it from other uses", rule.action);
-        problems.push(problem(&at("action"), message, "`use`"));
-    }
     if !rule.action_refinements.is_empty() {
         problems.push(problem(&at("action"), "a refined action is not enforced", "the action without `refinement`"));
     }
-    for (member, thing) in [("target", &rule.target), ("assigner", &rule.assigner), ("assignee", &rule.assignee)] {
-        if thing.as_ref().is_some_and(|thing: &Thing| thing.as_one().is_none()) {
-            let message = format!("who or what belongs to the collection in `{member}` is not known here");
-            problems.push(problem(&at(member), message, "one URI"));
-        }
+    if rule.assigner.as_ref().is_some_and(|thing: &Thing| thing.as_one().is_none()) {
+        let message = "who belongs to the collection in `assigner` is not known here";
+        problems.push(problem(&at("assigner"), message, "one URI"));
     }
     for (function, _) in &rule.parties {
         let message = format!("the party function `{function}` has no effect in this connector");
         problems.push(problem(&at(function), message, "`assigner` and `assignee` only"));
     }
     for duty in &rule.duties {
-        let message = format!("the {} to `{}` is not carried out by this connector", duty.kind, duty.action);
-        problems.push(problem(&duty.path, message, "the rule without it"));
+        duty_problems(duty, &mut problems);
     }
     for constraint in &rule.constraints {
         constraint_problems(constraint, &mut problems);
     }
     problems
+}
+
+/// A duty that is not understood, or that hangs where none is carried out.
+fn duty_problems(duty: &Rule, problems: &mut Vec<Problem>) {
+    let understood =
+        duty.term.as_ref().is_some_and(|term| !matches!(term.kind, DutyKind::Other { .. } | DutyKind::Count));
+    if !understood || duty.kind == RuleKind::Remedy {
+        let message = format!("the {} to `{}` is not carried out by this connector", duty.kind, duty.action);
+        problems.push(problem(&duty.path, message, "the rule without it"));
+    }
+    duty.duties.iter().for_each(|consequence| duty_problems(consequence, problems));
+}
+
+/// What one connector can hold to of one rule.
+struct Held<'a> {
+    capabilities: &'a Capabilities,
+    rule: &'a Rule,
+}
+
+impl Held<'_> {
+    fn problems(&self) -> Vec<Problem> {
+        let rule = self.rule;
+        let mut problems = Vec::new();
+        if rule.term.is_some() {
+            self.duty(rule, &mut problems);
+            return problems;
+        }
+        let redistributes =
+            rule.action == "distribute" && rule.kind == RuleKind::Permission && self.capabilities.next_policy;
+        if !ACTIONS_ENFORCED.contains(&rule.action) && !redistributes {
+            let message =
+                format!("the action `{}` is understood, but a transfer cannot tell it from other uses", rule.action);
+            problems.push(problem(&format!("{}.action", rule.path), message, "`use`"));
+        }
+        for (member, thing, source) in
+            [("target", &rule.target, FactSource::Dataset), ("assignee", &rule.assignee, FactSource::Peer)]
+        {
+            let Some(thing) = thing else { continue };
+            if thing.collection && !self.capabilities.sources.contains(&source) {
+                let message = format!("who or what belongs to the collection in `{member}` is not known here");
+                problems.push(problem(&format!("{}.{member}", rule.path), message, "one URI"));
+            }
+            let mut refined = Vec::new();
+            for refinement in &thing.refinements {
+                constraint_problems(refinement, &mut refined);
+                self.constraint(refinement, &mut refined);
+            }
+            problems.extend(refined);
+        }
+        rule.constraints.iter().for_each(|constraint| self.constraint(constraint, &mut problems));
+        rule.duties.iter().for_each(|duty| self.duty(duty, &mut problems));
+        problems
+    }
+
+    fn constraint(&self, constraint: &Constraint, problems: &mut Vec<Problem>) {
+        let atomic = match constraint {
+            Constraint::Logical(logical) => {
+                logical.of.iter().for_each(|inner| self.constraint(inner, problems));
+                return;
+            }
+            Constraint::Atomic(atomic) => atomic,
+        };
+        let missing = match &atomic.test {
+            Test::Fact(test) => {
+                let defined = || Some(self.capabilities.vocabulary.operands.get(&test.operand)?.source);
+                let source = operand(&test.operand).and_then(|spec| spec.source).or_else(defined);
+                match source {
+                    Some(source) if self.capabilities.sources.contains(&source) => None,
+                    Some(source) => Some(format!("{} is not asked for", source.about())),
+                    None => Some("nobody knows it".to_owned()),
+                }
+            }
+            Test::Bytes(..) => self.stage(StageKind::Bytes),
+            Test::Records(..) => self.stage(StageKind::Records),
+            Test::Delay(_) => self.stage(StageKind::Delay),
+            Test::Rate(..) => self.stage(StageKind::Rate),
+            Test::Fields(fields) => self.stage(StageKind::of(fields)),
+            Test::Time(..) | Test::Elapsed(..) | Test::Count(..) | Test::Recipient(..) | Test::Undecided => None,
+        };
+        if let Some(missing) = missing {
+            let message = format!("{}: {missing}", not_enforced(&atomic.left));
+            let path = format!("{}.leftOperand", atomic.path);
+            problems.push(problem(&path, message, "`dateTime`, `elapsedTime`, `count` or `recipient`"));
+        }
+    }
+
+    fn stage(&self, stage: StageKind) -> Option<String> {
+        let missing = !self.capabilities.stages.contains(&stage);
+        missing.then(|| format!("the data plane cannot {}", stage.about()))
+    }
+
+    fn duty(&self, duty: &Rule, problems: &mut Vec<Problem>) {
+        duty.duties.iter().for_each(|consequence| self.duty(consequence, problems));
+        let Some(term) = &duty.term else { return };
+        let can = self.capabilities;
+        let register = || {
+            let missing = !can.sources.contains(&FactSource::AgreementRegister);
+            missing.then(|| "no register of payments and consents is asked".to_owned())
+        };
+        let missing = match &term.kind {
+            DutyKind::Compensate { .. } | DutyKind::ObtainConsent { .. } => register(),
+            DutyKind::Log { .. } if !can.log_sink => Some("uses are not recorded".to_owned()),
+            DutyKind::Log { target: Some(target) } if !can.log_targets.contains(target) => {
+                Some(format!("`{}` is no system that uses are recorded in", clip(target)))
+            }
+            DutyKind::Inform { parties } => self.inform(parties),
+            DutyKind::Delete { .. } if !can.delete => Some("received data is not deleted in time".to_owned()),
+            DutyKind::NextPolicy { .. } if !can.next_policy => {
+                Some("received data is not bound to a policy when it is offered on".to_owned())
+            }
+            DutyKind::Transform(transform) => self.stage(StageKind::of(transform)),
+            DutyKind::Log { .. }
+            | DutyKind::Delete { .. }
+            | DutyKind::NextPolicy { .. }
+            | DutyKind::Count
+            | DutyKind::Other { .. } => None,
+        };
+        if let Some(missing) = missing {
+            let message =
+                format!("the {} to `{}` is not carried out by this connector: {missing}", duty.kind, duty.action);
+            problems.push(problem(&duty.path, message, "the rule without it"));
+        }
+    }
+
+    fn inform(&self, parties: &[String]) -> Option<String> {
+        let can = self.capabilities;
+        let ours = |party: &str| {
+            let of_rule = [&self.rule.assigner, &self.rule.assignee];
+            of_rule.into_iter().flatten().any(|thing| thing.as_one() == Some(party))
+        };
+        let told = |party: &String| can.inform_targets.contains(party) || (can.inform_counterparty && ours(party));
+        match parties.iter().find(|party| !told(party)) {
+            Some(party) => Some(format!("`{}` is not told of uses", clip(party))),
+            None if parties.is_empty() && !can.inform_counterparty => Some("nobody is told of uses".to_owned()),
+            None => None,
+        }
+    }
+}
+
+/// That a term is known, and what it asks about.
+fn not_enforced(left: &str) -> String {
+    let spec = operand(left).map(|spec| spec.about);
+    let about = spec.or_else(|| LEFT_OPERANDS.iter().find(|(term, _)| *term == left).map(|(_, about)| *about));
+    match about {
+        Some(about) => format!("`{left}` ({about}) is understood, but not enforced by this connector"),
+        None => format!("`{}` is understood, but not enforced by this connector", clip(left)),
+    }
 }
 
 fn constraint_problems(constraint: &Constraint, problems: &mut Vec<Problem>) {
@@ -129,9 +273,12 @@ fn constraint_problems(constraint: &Constraint, problems: &mut Vec<Problem>) {
             logical.of.iter().for_each(|constraint| constraint_problems(constraint, problems));
         }
         Constraint::Atomic(atomic) if atomic.test == Test::Undecided => {
-            if !OPERANDS_ENFORCED.contains(&atomic.left.as_ref()) {
-                let about = LEFT_OPERANDS.iter().find(|(term, _)| *term == atomic.left).map_or("", |(_, about)| *about);
-                let message = format!("`{}` ({about}) is understood, but not enforced by this connector", atomic.left);
+            let spec = operand(&atomic.left);
+            let decided = spec.is_some_and(|spec| spec.source.is_some());
+            if !decided && !atomic.left.contains("://") {
+                let because = spec.map(|spec| spec.because).filter(|because| !because.is_empty());
+                let because = because.map(|because| format!(": {because}")).unwrap_or_default();
+                let message = format!("{}{because}", not_enforced(&atomic.left));
                 let cure = "`dateTime`, `elapsedTime`, `count` or `recipient`";
                 problems.push(problem(&format!("{}.leftOperand", atomic.path), message, cure));
             } else if atomic.unit.is_some() {

@@ -9,11 +9,16 @@ use jiff::Timestamp;
 use kontor_vocab::context::compact_term;
 use kontor_vocab::odrl::terms::{ActionTerm, action_term};
 
+use super::duty::DutyState;
 use super::enforce;
-use super::model::{Atomic, Comparison, Constraint, LogicalOperand, Policy, Rule, RuleKind, Test, Thing};
+use super::fact::{ASSIGNEE_COLLECTIONS, FactValue, TARGET_COLLECTIONS};
+use super::model::{
+    Ask, Atomic, Comparison, Constraint, FactTest, LogicalOperand, NameRelation, Policy, Rule, RuleKind, Test, Thing,
+};
+use super::operand::operand;
 use super::parse::clip;
-use super::permit::StreamTerms;
-use super::prepared::{Prepared, Verdict, tested};
+use super::premise::{self, At, tested};
+use super::prepared::{Prepared, Verdict};
 use super::{Decision, Reason, Request, World};
 
 /// Most reasons that a decision gives.
@@ -22,13 +27,15 @@ pub const REASONS_MAX: usize = 128;
 /// Decides. Total: never panics, never waits.
 #[must_use]
 pub fn evaluate(policy: &Policy, request: &Request, world: &World) -> Decision {
-    let Verdict { allowed, valid_until, uses_max } = Prepared::borrowed(policy).decide(request, world);
+    let prepared = Prepared::borrowed(policy);
+    let Verdict { allowed, valid_until, uses_max } = prepared.decide(request, world);
+    let (terms, duties) = prepared.burdens(request, world, allowed);
     Decision {
         allowed,
         valid_until,
         uses_max,
-        terms: StreamTerms::default(),
-        duties: Vec::new(),
+        terms,
+        duties,
         depends_on: depends_on(policy, request),
         reasons: Reasons::of(policy, request, world, allowed),
     }
@@ -89,7 +96,7 @@ impl Truth {
         }
     }
 
-    fn any(truths: impl IntoIterator<Item = Self>) -> Self {
+    pub(super) fn any(truths: impl IntoIterator<Item = Self>) -> Self {
         let mut any = Self::False;
         for truth in truths {
             match truth {
@@ -118,6 +125,15 @@ impl Truth {
         }
     }
 
+    /// The contrary.
+    pub(super) fn negated(self) -> Self {
+        match self {
+            Self::True => Self::False,
+            Self::False => Self::True,
+            Self::Unknown => Self::Unknown,
+        }
+    }
+
     /// All of them, in an order that nobody watched.
     fn in_sequence(truths: impl IntoIterator<Item = Self>) -> Self {
         match Self::all(truths) {
@@ -130,7 +146,7 @@ impl Truth {
 /// Whether a condition holds, for all that is known.
 pub(super) fn truth(constraint: &Constraint, request: &Request, world: &World) -> Truth {
     match constraint {
-        Constraint::Atomic(atomic) => tested(&atomic.test, request, world, world.now, world.uses),
+        Constraint::Atomic(atomic) => tested(&atomic.test, At { request, world, now: world.now, uses: world.uses }),
         Constraint::Logical(logical) => {
             Truth::under(logical.operand, logical.of.iter().map(|inner| truth(inner, request, world)))
         }
@@ -144,7 +160,7 @@ pub(super) fn covers(rule: &Rule, request: &Request) -> Truth {
 
 /// As [`covers`], for an action that was looked up once for all rules.
 pub(super) fn covers_by(rule: &Rule, request: &Request, action: Option<&'static ActionTerm>) -> Truth {
-    let narrowed = !rule.action_refinements.is_empty() || !rule.duties.is_empty() || !rule.parties.is_empty();
+    let narrowed = !rule.action_refinements.is_empty() || !rule.parties.is_empty();
     Truth::all([
         covers_term(rule, action),
         covers_thing(rule.target.as_ref(), request.target.as_deref()),
@@ -173,7 +189,11 @@ fn covers_term(rule: &Rule, asked: Option<&'static ActionTerm>) -> Truth {
         return Truth::True;
     }
     // To prohibit a part is to leave open whether the whole may be done: nobody watches which part is.
-    let part = || action_term(rule.action).is_some_and(|action| is_part_of(action, asked.name));
+    // What the IDS adds to ODRL's actions is done to data in use.
+    let part = || match action_term(rule.action) {
+        Some(action) => is_part_of(action, asked.name),
+        None => asked.name == "use",
+    };
     if rule.kind == RuleKind::Prohibition && part() { Truth::Unknown } else { Truth::False }
 }
 
@@ -194,7 +214,9 @@ pub(super) fn covers_thing(rule: Option<&Thing>, asked: Option<&str>) -> Truth {
         (None, _) => Truth::True,
         (Some(thing), Some(asked)) => match thing.as_one() {
             Some(id) => Truth::of(id == asked),
-            None => Truth::Unknown,
+            // Whether it belongs to the collection is asked of the facts.
+            None if thing.collection => Truth::True,
+            None => Truth::of(thing.id == asked),
         },
         (Some(_), None) => Truth::Unknown,
     }
@@ -212,6 +234,11 @@ fn depends_on(policy: &Policy, request: &Request) -> BTreeSet<String> {
     }
     let mut names = BTreeSet::new();
     for rule in policy.rules.iter().filter(|rule| covers(rule, request) != Truth::False) {
+        for (thing, collections) in [(&rule.target, TARGET_COLLECTIONS), (&rule.assignee, ASSIGNEE_COLLECTIONS)] {
+            let Some(thing) = thing else { continue };
+            names.extend(thing.collection.then(|| collections.to_owned()));
+            thing.refinements.iter().for_each(|constraint| collect(constraint, &mut names));
+        }
         rule.constraints.iter().for_each(|constraint| collect(constraint, &mut names));
     }
     names
@@ -261,6 +288,9 @@ impl<'a> Reasons<'a> {
                 }
             }
             says.constraints(&rule.constraints, allowed);
+            if !allowed {
+                says.premises(rule);
+            }
         }
         if !any {
             says.no_permission(policy);
@@ -280,7 +310,8 @@ impl<'a> Reasons<'a> {
 
     fn truth_of(&self, rule: &Rule) -> Truth {
         let conditions = rule.constraints.iter().map(|constraint| self.truth(constraint));
-        Truth::all(std::iter::once(covers(rule, self.request)).chain(conditions))
+        let at = At { request: self.request, world: self.world, now: self.world.now, uses: self.world.uses };
+        Truth::all([covers(rule, self.request), premise::truth(rule, at)].into_iter().chain(conditions))
     }
 
     fn no_permission(&mut self, policy: &Policy) {
@@ -305,6 +336,27 @@ impl<'a> Reasons<'a> {
                 }
             }
             self.say(&rule.path, format!("would have passed for {}", asked.join(" and ")));
+        }
+    }
+
+    /// What is missing beside the conditions.
+    fn premises(&mut self, rule: &Rule) {
+        let at = At { request: self.request, world: self.world, now: self.world.now, uses: self.world.uses };
+        for (thing, what) in [(&rule.target, "target"), (&rule.assignee, "assignee")] {
+            let Some(thing) = thing.as_ref().filter(|thing| thing.as_one().is_none()) else { continue };
+            self.say(&format!("{}.{what}", rule.path), format!("is for what belongs to `{}`", clip(&thing.id)));
+            self.constraints(&thing.refinements, false);
+        }
+        for duty in &rule.duties {
+            if premise::done(duty, at) != Truth::True {
+                let state = match premise::state(duty, self.world, self.world.now) {
+                    DutyState::Pending => "is not yet done",
+                    DutyState::Fulfilled => "is done",
+                    DutyState::Violated => "was not done in time",
+                    DutyState::Late => "was done late, and its consequences are not",
+                };
+                self.say(&duty.path, format!("the duty to `{}` {state}", duty.action));
+            }
         }
     }
 
@@ -375,12 +427,90 @@ impl<'a> Reasons<'a> {
             Test::Recipient(..) => {
                 format!("{verdict}: the data would go to `{}`, and {wanted} is asked for", self.request.assignee)
             }
+            Test::Fact(test) => match self.world.facts.get(&test.operand) {
+                Some(fact) => format!("{verdict}: found {}, and {wanted} is asked for", found(&fact.value)),
+                None => format!("{verdict}: nothing is known of `{}`, and {wanted} is asked for", clip(&test.operand)),
+            },
+            Test::Bytes(..) => match self.world.bytes {
+                Some(bytes) => format!("{verdict}: {bytes} bytes were moved, and {wanted} is asked for"),
+                None => format!("{verdict}: the bytes were not counted, and {wanted} is asked for"),
+            },
+            Test::Records(..) => match self.world.records {
+                Some(records) => format!("{verdict}: {records} records were moved, and {wanted} is asked for"),
+                None => format!("{verdict}: the records were not counted, and {wanted} is asked for"),
+            },
+            Test::Delay(_) => match self.world.agreed_at {
+                Some(_) => format!("{verdict}: the stream bears it: {wanted}"),
+                None => format!("{verdict}: there is no agreement yet, and {wanted} is asked for"),
+            },
+            Test::Rate(..) | Test::Fields(_) => format!("{verdict}: the stream bears it: {wanted}"),
             Test::Undecided => format!(
                 "{verdict}: this connector does not decide `{}` with `{}`",
                 atomic.left,
                 atomic.operator.as_str()
             ),
         }
+    }
+}
+
+/// The value of a fact, in words.
+fn found(value: &FactValue) -> String {
+    match value {
+        FactValue::Names(names) if names.is_empty() => "nothing".to_owned(),
+        FactValue::Names(names) => quoted(names.iter().take(NAMES_SHOWN_MAX)),
+        FactValue::Number(number) => number.to_string(),
+        FactValue::Instant(at) => at.to_string(),
+        FactValue::Level(level) => format!("`{}`", clip(level)),
+    }
+}
+
+/// Most names that a sentence lists.
+const NAMES_SHOWN_MAX: usize = 8;
+
+fn quoted<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    names.map(|name| format!("`{}`", clip(name))).collect::<Vec<_>>().join(", ")
+}
+
+fn amount(comparison: Comparison) -> &'static str {
+    match comparison {
+        Comparison::Eq => "exactly",
+        Comparison::Neq => "anything but",
+        Comparison::Gt => "more than",
+        Comparison::Gteq => "at least",
+        Comparison::Lt => "fewer than",
+        Comparison::Lteq => "at most",
+    }
+}
+
+fn asked_of_fact(test: &FactTest) -> String {
+    let about =
+        operand(&test.operand).map_or_else(|| format!("`{}`", clip(&test.operand)), |spec| spec.about.to_owned());
+    match &test.ask {
+        Ask::Names(names) => {
+            let relation = match names.relation {
+                NameRelation::AnyOf => "one of",
+                NameRelation::NoneOf => "none of",
+                NameRelation::AllOf => "all of",
+                NameRelation::PartOf => "part of",
+                NameRelation::HasPart => "the whole of",
+            };
+            format!("{about}: {relation} {}", quoted(names.names.iter()))
+        }
+        Ask::Level { allowed, .. } if allowed.is_empty() => format!("{about}: no level"),
+        Ask::Level { allowed, .. } => format!("{about}: one of {}", quoted(allowed.iter())),
+        Ask::Number(comparison, number) => format!("{about}: {} {number}", amount(*comparison)),
+        Ask::Instant(comparison, at) => format!("{about}: {} {at}", comparison_of_instants(*comparison)),
+    }
+}
+
+fn comparison_of_instants(comparison: Comparison) -> &'static str {
+    match comparison {
+        Comparison::Eq => "exactly",
+        Comparison::Neq => "not",
+        Comparison::Gt => "after",
+        Comparison::Gteq => "not before",
+        Comparison::Lt => "before",
+        Comparison::Lteq => "not after",
     }
 }
 
@@ -416,6 +546,12 @@ pub(super) fn wanted(atomic: &Atomic) -> String {
             let which = if *inside { "one of" } else { "none of" };
             format!("{which} {}", ids.join(", "))
         }
+        Test::Fact(test) => asked_of_fact(test),
+        Test::Bytes(comparison, n) => format!("{} {n} bytes moved", amount(*comparison)),
+        Test::Records(comparison, n) => format!("{} {n} records moved", amount(*comparison)),
+        Test::Delay(span) => format!("nothing before {span} after the agreement"),
+        Test::Rate(bytes, per) => format!("at most {bytes} bytes in {} seconds", per.as_secs()),
+        Test::Fields(fields) => fields.to_string(),
         Test::Undecided => {
             let values: Vec<String> = atomic.right.iter().map(|value| format!("`{}`", clip(&value.text))).collect();
             format!("`{}` {} {}", atomic.left, atomic.operator.as_str(), values.join(", "))

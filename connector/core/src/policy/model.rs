@@ -5,11 +5,16 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
+use super::duty::DutyTerm;
 use super::literal::Duration;
+use super::operand::Taxonomy;
+use super::permit::Transform;
 
 /// A policy in typed form, atomised: members of the policy that stand for all its rules are in
 /// each rule, and a rule with several actions, targets or assignees is several rules.
@@ -123,6 +128,8 @@ pub struct Rule {
     pub constraints: Vec<Constraint>,
     /// Duties of a permission, remedies of a prohibition, consequences of a duty.
     pub duties: Vec<Rule>,
+    /// What is to be done and when, where this is a duty.
+    pub term: Option<DutyTerm>,
 }
 
 /// A party or an asset, alone or as a collection.
@@ -342,6 +349,75 @@ pub struct Operand {
     pub is_iri: bool,
 }
 
+/// A comparison with a fact.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FactTest {
+    /// The canonical name of the operand, by which the fact is found.
+    pub operand: String,
+    /// What is asked of it.
+    pub ask: Ask,
+}
+
+/// What is asked of a fact.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ask {
+    /// How its names lie to other names.
+    Names(NameTest),
+    /// That its level is one of these, of all that there are.
+    Level {
+        /// The levels for which it holds, in their order.
+        allowed: Vec<String>,
+        /// All levels, the lowest first.
+        levels: Vec<String>,
+    },
+    /// How its number compares.
+    Number(Comparison, Decimal),
+    /// How its instant compares.
+    Instant(Comparison, Timestamp),
+}
+
+/// How names lie to other names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NameTest {
+    /// Which relation.
+    pub relation: NameRelation,
+    /// Whether it must hold for each of several names.
+    pub every: bool,
+    /// The other names, sorted, without repetitions.
+    pub names: Vec<String>,
+    /// Which names are parts of which.
+    pub taxonomy: Arc<Taxonomy>,
+}
+
+/// A relation between names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NameRelation {
+    /// Is one of them.
+    AnyOf,
+    /// Is none of them.
+    NoneOf,
+    /// All of them are.
+    AllOf,
+    /// Is one of them or a part of one.
+    PartOf,
+    /// Each of them is one of its parts.
+    HasPart,
+}
+
+impl NameRelation {
+    /// The operator that asks for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AnyOf => "isAnyOf",
+            Self::NoneOf => "isNoneOf",
+            Self::AllOf => "isAllOf",
+            Self::PartOf => "isPartOf",
+            Self::HasPart => "hasPart",
+        }
+    }
+}
+
 /// What a comparison means, made once when the policy is parsed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Test {
@@ -353,6 +429,18 @@ pub enum Test {
     Count(Comparison, u64),
     /// The participant that the data goes to is (`true`) or is not (`false`) one of these.
     Recipient(bool, Vec<String>),
+    /// A fact that is handed in.
+    Fact(Box<FactTest>),
+    /// How many bytes were moved under the agreement.
+    Bytes(Comparison, u64),
+    /// How many records were moved under the agreement.
+    Records(Comparison, u64),
+    /// A burden of a permission: the stream waits until so long after the agreement.
+    Delay(Duration),
+    /// A burden of a permission: at most so many bytes in such a time.
+    Rate(u64, SignedDuration),
+    /// A burden of a permission: what is done to the fields.
+    Fields(Transform),
     /// Not decided by this connector: never true.
     Undecided,
 }

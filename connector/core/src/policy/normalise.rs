@@ -10,9 +10,10 @@ use std::collections::BTreeSet;
 use kontor_vocab::odrl::PolicyDocument;
 use sha2::{Digest, Sha256};
 
+use super::duty::{DutyKind, When};
 use super::enforce::refusal;
 use super::evaluate::wanted;
-use super::model::{Atomic, Conflict, Constraint, Logical, LogicalOperand, Policy, Rule, Test, Thing};
+use super::model::{Ask, Atomic, Conflict, Constraint, Logical, LogicalOperand, Policy, Rule, Test, Thing};
 use super::parse::parse;
 use crate::refusal::{Fault, Refusal};
 
@@ -27,7 +28,23 @@ pub fn terms_digest(policy: &Policy) -> String {
         text.push_str(&line);
         text.push('\n');
     }
+    hex_digest(&text)
+}
+
+/// SHA-256 as lower-case hexadecimal.
+pub(super) fn hex_digest(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A duty in normal form: what it asks for and when, however it was written, with its consequences. A duty that is
+/// not understood is what was written.
+pub(super) fn duty_text(rule: &Rule, kind: &DutyKind, when: When) -> String {
+    if matches!(kind, DutyKind::Other { .. }) {
+        return normal_rule(rule, None).text();
+    }
+    let kind = serde_json::to_string(kind).unwrap_or_default();
+    let consequences: BTreeSet<String> = rule.duties.iter().map(rule_text).collect();
+    format!("{}<{}>{kind}{}", rule.kind.member(), when.as_str(), list(consequences))
 }
 
 /// Whether an agreement's terms are those of the offer.
@@ -57,7 +74,10 @@ pub(super) fn frame(policy: &Policy) -> [String; 3] {
 
 /// A rule with all that hangs from it, in normal form.
 pub(super) fn rule_text(rule: &Rule) -> String {
-    normal_rule(rule, None).text()
+    match &rule.term {
+        Some(term) => duty_text(rule, &term.kind, term.when),
+        None => normal_rule(rule, None).text(),
+    }
 }
 
 /// The first difference between two sets of terms, with its place.
@@ -219,7 +239,7 @@ fn normal_rule(rule: &Rule, shared: Option<&Shared>) -> NormalRule {
         let (text, words) = (normal_constraint(constraint), in_words(constraint));
         conditions.insert(Condition { text, words, path: constraint.path().to_owned() });
     });
-    let duties = rule.duties.iter().map(|duty| normal_rule(duty, None).text()).collect();
+    let duties = rule.duties.iter().map(rule_text).collect();
     NormalRule { head, conditions, duties, path: rule.path.clone() }
 }
 
@@ -306,6 +326,25 @@ fn normal_atomic(atomic: &Atomic) -> String {
             let operator = if *inside { "isAnyOf" } else { "isNoneOf" };
             format!("(recipient {operator} {})", list(ids.iter().map(|id| quote(id))))
         }
+        Test::Fact(test) => match &test.ask {
+            Ask::Names(names) => {
+                let relation = names.relation.as_str();
+                format!("({} {relation} {})", test.operand, list(names.names.iter().map(|name| quote(name))))
+            }
+            Ask::Level { allowed, .. } => {
+                format!("({} isAnyOf {})", test.operand, list(allowed.iter().map(|level| quote(level))))
+            }
+            Ask::Number(_, number) => {
+                let unit = atomic.unit.as_deref().map(quote).unwrap_or_default();
+                format!("({} {operator} {number} {unit})", test.operand)
+            }
+            Ask::Instant(_, at) => format!("({} {operator} {at})", test.operand),
+        },
+        Test::Bytes(_, n) => format!("(bytes {operator} {n})"),
+        Test::Records(_, n) => format!("(records {operator} {n})"),
+        Test::Delay(span) => format!("(delayPeriod gteq {span})"),
+        Test::Rate(bytes, per) => format!("(rate lteq {bytes} per {}s)", per.as_secs()),
+        Test::Fields(fields) => format!("(fields {})", quote(&fields.to_string())),
         Test::Undecided => {
             let values = atomic.right.iter().map(|value| {
                 let kind = value.datatype.as_deref().map(quote).unwrap_or_default();

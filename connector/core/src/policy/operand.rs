@@ -166,10 +166,17 @@ pub const OPERANDS: &[OperandSpec] = &[
         FactSource::Peer,
         NEGOTIATED,
     ),
-    decided("vcard:hasGeo", &[], "where the participant has its seat", EVERY_PART, FactSource::Peer, NEGOTIATED),
+    decided(
+        "vcard:hasGeo",
+        &["http://www.w3.org/2006/vcard/ns#hasGeo"],
+        "where the participant has its seat",
+        EVERY_PART,
+        FactSource::Peer,
+        NEGOTIATED,
+    ),
     decided(
         "vcard:hasCountryName",
-        &[],
+        &["http://www.w3.org/2006/vcard/ns#country-name", "http://www.w3.org/2006/vcard/ns#hasCountryName"],
         "the country in which the participant has its seat, by name",
         EVERY_PART,
         FactSource::Peer,
@@ -177,7 +184,14 @@ pub const OPERANDS: &[OperandSpec] = &[
     ),
     decided("industry", &[], "the industry of the participant", EVERY_PART, FactSource::Peer, NEGOTIATED),
     decided("idsc:ARTIFACT_STATE", &[], "the states of the dataset", ANY, FactSource::Dataset, RUNNING),
-    decided("skos:concept", &[], "the classification of the dataset", EVERY_PART, FactSource::Dataset, RUNNING),
+    decided(
+        "skos:concept",
+        &["http://www.w3.org/2004/02/skos/core#concept"],
+        "the classification of the dataset",
+        EVERY_PART,
+        FactSource::Dataset,
+        RUNNING,
+    ),
     decided("fileFormat", &[], "the file format", EVERY, FactSource::Dataset, RUNNING),
     decided("language", &[], "the natural language of the dataset", EVERY, FactSource::Dataset, RUNNING),
     decided("media", &[], "the medium", EVERY, FactSource::Dataset, RUNNING),
@@ -330,19 +344,6 @@ pub struct OperandDefinition {
     pub source: FactSource,
 }
 
-/// An action that an operator defines.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ActionDefinition {
-    /// What it does.
-    #[serde(default)]
-    pub about: String,
-    /// The action that includes it: an ODRL term, or another defined one.
-    pub included_in: String,
-    /// Actions that cannot be left undone where it is done (`odrl:implies`).
-    #[serde(default)]
-    pub implies: Vec<String>,
-}
-
 /// Which names are parts of which: places in countries, purposes in wider purposes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -393,18 +394,14 @@ impl Taxonomy {
     }
 }
 
-/// What an operator adds to the terms that are known: operands, actions, taxonomies, profiles.
+/// What an operator adds to the terms that are known: operands and taxonomies.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Vocabulary {
     /// Operands by their IRI. A term that is known already cannot be redefined.
     pub operands: BTreeMap<String, OperandDefinition>,
-    /// Actions by their IRI.
-    pub actions: BTreeMap<String, ActionDefinition>,
     /// Which names are parts of which.
     pub parts: Taxonomy,
-    /// Profiles whose terms are those above and no others.
-    pub profiles: BTreeSet<String>,
 }
 
 /// An operator's own term is not well defined.
@@ -418,8 +415,7 @@ pub struct VocabularyProblem {
 }
 
 impl Vocabulary {
-    /// Checks that no term is redefined, that every action leads to one of ODRL's, and that the sources are such that
-    /// a value can be handed in.
+    /// Checks that no term is redefined, and that the sources are such that a value can be handed in.
     ///
     /// # Errors
     /// The first [`VocabularyProblem`].
@@ -453,30 +449,7 @@ impl Vocabulary {
                 return wrong(name, "has no levels or repeats one; each level once would have passed");
             }
         }
-        for name in self.actions.keys() {
-            if terms::action_term(&compact_term(name)).is_some() || !name.contains(':') {
-                return wrong(name, "is known already, or is no IRI; an IRI of your own would have passed");
-            }
-            if self.root(name).is_none() {
-                return wrong(
-                    name,
-                    "is not included in an action of ODRL; `\"includedIn\": \"use\"` would have passed",
-                );
-            }
-        }
         Ok(())
-    }
-
-    /// The ODRL action that includes a defined one, over any number of steps.
-    fn root(&self, name: &str) -> Option<&'static str> {
-        let mut name = name.to_owned();
-        for _ in 0..=self.actions.len() {
-            if let Some(term) = terms::action_term(&compact_term(&name)) {
-                return Some(term.name);
-            }
-            name.clone_from(&self.actions.get(&name)?.included_in);
-        }
-        None
     }
 
     /// What is known of an operand, by any of its spellings.

@@ -3,17 +3,21 @@
 //! The document is compacted first, so every JSON-LD spelling of a policy reads the same and the
 //! paths are those of the compact form.
 
+use std::sync::Arc;
+
 use kontor_vocab::context::compact;
 use kontor_vocab::odrl::{PolicyDocument, terms};
 use serde_json::{Map, Value};
 
+use super::duty::{DutyKind, DutyTerm};
 use super::literal;
 use super::model::{
     Atomic, Comparison, Conflict, Constraint, Logical, LogicalOperand, Operand, Operator, Policy, PolicyKind, Rule,
     RuleKind, Test, Thing,
 };
-use super::operand::{Known, Vocabulary};
+use super::operand::{Known, KnownKind, OperandKind, Taxonomy, Vocabulary};
 use super::{Problem, ProblemKind};
+use super::{ids, meaning};
 
 /// Most rules in a policy, duties included, after it was atomised.
 pub const RULES_MAX: usize = 256;
@@ -63,8 +67,9 @@ pub fn parse(document: &PolicyDocument) -> Result<Policy, Vec<Problem>> {
 /// # Errors
 /// Every [`Problem`] found, up to [`PROBLEMS_MAX`], not only the first.
 pub fn parse_with(document: &PolicyDocument, vocabulary: &Vocabulary) -> Result<Policy, Vec<Problem>> {
-    let mut parser = Parser { vocabulary, problems: Vec::new(), rules: 0, constraints: 0 };
-    let policy = match compact(document.to_value()) {
+    let taxonomy = Arc::new(vocabulary.parts.clone());
+    let mut parser = Parser { vocabulary, taxonomy, problems: Vec::new(), rules: 0, constraints: 0 };
+    let policy = match compact(ids::to_odrl(document.to_value())) {
         Value::Object(map) => parser.policy(&map),
         _ => {
             parser.malformed("", "the policy is not an object", "an ODRL policy as a JSON object");
@@ -79,6 +84,7 @@ pub fn parse_with(document: &PolicyDocument, vocabulary: &Vocabulary) -> Result<
 
 struct Parser<'v> {
     vocabulary: &'v Vocabulary,
+    taxonomy: Arc<Taxonomy>,
     problems: Vec<Problem>,
     rules: usize,
     constraints: usize,
@@ -271,12 +277,18 @@ impl Parser<'_> {
         let mut known = vec!["@id", "@type", "uid", "target", "action", "constraint"];
         known.extend(terms::PARTY_FUNCTIONS);
         known.extend(follow_up.map(RuleKind::member));
+        let is_duty = !matches!(kind, RuleKind::Permission | RuleKind::Prohibition);
+        known.extend(is_duty.then_some("hasPolicy"));
         self.members(&path, map, &known, &format!("a {kind}"));
         self.rule_type(&path, map, kind);
 
         let constraints_before = self.constraints;
         let own_actions = self.actions(&path, map);
-        let own_targets = self.things(&path, map, "target");
+        let mut own_targets = self.things(&path, map, "target");
+        if is_duty {
+            // `nextPolicy` names its policy as its target, or by `hasPolicy`.
+            own_targets.extend(self.things(&path, map, "hasPolicy"));
+        }
         let own_assigners = self.things(&path, map, "assigner");
         let own_assignees = self.things(&path, map, "assignee");
         let mut parties = Vec::new();
@@ -285,7 +297,8 @@ impl Parser<'_> {
                 parties.extend(self.things(&path, map, function).into_iter().map(|party| (*function, party)));
             }
         }
-        let constraints = self.constraints(&path, map, "constraint", 0);
+        let mut constraints = self.constraints(&path, map, "constraint", 0);
+        meaning::settle_burdens(&mut constraints, kind == RuleKind::Permission);
         let duties = match follow_up {
             Some(kind) => self.rules(&path, map, kind, None, depth + 1),
             None => Vec::new(),
@@ -326,7 +339,7 @@ impl Parser<'_> {
             for target in &targets {
                 for assigner in &assigners {
                     for assignee in &assignees {
-                        rules.push(Rule {
+                        let mut rule = Rule {
                             path: path.clone(),
                             kind,
                             action,
@@ -337,7 +350,11 @@ impl Parser<'_> {
                             parties: parties.clone(),
                             constraints: constraints.clone(),
                             duties: duties.clone(),
-                        });
+                            term: None,
+                        };
+                        rule.term = is_duty.then(|| DutyTerm::of(&rule));
+                        settle_counting(&mut rule);
+                        rules.push(rule);
                     }
                 }
             }
@@ -387,11 +404,11 @@ impl Parser<'_> {
 
     fn action_term(&mut self, path: &str, text: &str) -> Option<&'static str> {
         let term = kontor_vocab::context::compact_term(text);
-        let found = terms::action_term(&term);
+        let found = terms::action_term(&term).map(|action| action.name).or_else(|| ids::action(&term));
         if found.is_none() {
             self.unknown(path, format!("the action `{}` is not known", clip(text)), "`use`");
         }
-        found.map(|action| action.name)
+        found
     }
 
     /// Parties or assets under a member.
@@ -427,7 +444,8 @@ impl Parser<'_> {
         }
         let part_of = self.text(path, node, "partOf");
         let source = self.text(path, node, "source");
-        let refinements = self.constraints(path, node, "refinement", 0);
+        let mut refinements = self.constraints(path, node, "refinement", 0);
+        meaning::settle_refinements(&mut refinements);
         let collection = part_of.is_some() || source.is_some() || kinds.iter().any(|kind| kind.ends_with("Collection"));
         let id = self.text(path, node, "@id").or_else(|| self.text(path, node, "uid"));
         let Some(id) = source.or(part_of).or(id) else {
@@ -525,7 +543,7 @@ impl Parser<'_> {
             self.malformed(&at, message, "one value, or `isAnyOf`");
             return None;
         }
-        let test = match meaning(&left.name, operator, &right, unit.is_some()) {
+        let test = match self.test(&left, operator, &right, unit.as_deref()) {
             Ok(test) => test,
             Err(wrong) => {
                 self.problem(wrong.kind, &at, wrong.message, wrong.cure);
@@ -533,6 +551,15 @@ impl Parser<'_> {
             }
         };
         Some(Constraint::Atomic(Atomic { path, left: left.name, operator, right, unit, test }))
+    }
+
+    fn test(&self, left: &Known, operator: Operator, right: &[Operand], unit: Option<&str>) -> Result<Test, Problem> {
+        match left.kind {
+            KnownKind::Spec(OperandKind::Time | OperandKind::Elapsed | OperandKind::Count | OperandKind::Recipient) => {
+                meaning(&left.name, operator, right, unit.is_some())
+            }
+            KnownKind::Spec(_) | KnownKind::Defined(_) => meaning::meaning(left, operator, right, unit, &self.taxonomy),
+        }
     }
 
     fn left_operand(&mut self, path: &str, map: &Map<String, Value>) -> Option<Known> {
@@ -555,7 +582,7 @@ impl Parser<'_> {
             self.missing(&at, map, "operator", "`lteq`");
             return None;
         };
-        let found = Operator::of(&text);
+        let found = Operator::of(&text).or_else(|| ids::operator(&text).and_then(Operator::of));
         if found.is_none() {
             self.unknown(&at, format!("the operator `{}` is not known", clip(&text)), terms::OPERATORS.join(", "));
         }
@@ -705,6 +732,18 @@ impl Parser<'_> {
     }
 }
 
+/// To count a use is what `count` does by itself: the duty to do so says nothing more.
+fn settle_counting(rule: &mut Rule) {
+    let counts = rule.constraints.iter().any(|constraint| match constraint {
+        Constraint::Atomic(atomic) => matches!(atomic.test, Test::Count(..)),
+        Constraint::Logical(_) => false,
+    });
+    if counts {
+        let is_count = |duty: &Rule| duty.term.as_ref().is_some_and(|term| term.kind == DutyKind::Count);
+        rule.duties.retain(|duty| !is_count(duty));
+    }
+}
+
 /// What a comparison means to this connector, or why its value is none.
 fn meaning(left: &str, operator: Operator, right: &[Operand], has_unit: bool) -> Result<Test, Problem> {
     let wrong = |kind: ProblemKind, message: String, cure: &str| Problem {
@@ -770,16 +809,11 @@ fn meaning(left: &str, operator: Operator, right: &[Operand], has_unit: bool) ->
             literal::count(&operand.text).map(|n| Test::Count(comparison, n)).map_err(|why| read(operand, why, cure))
         }
         "recipient" => Ok(match operator {
-            Operator::Eq | Operator::IsAnyOf => Test::Recipient(true, ids(right)),
+            Operator::Eq | Operator::IsAnyOf | Operator::IsA | Operator::IsPartOf => Test::Recipient(true, ids(right)),
             Operator::Neq | Operator::IsNoneOf => Test::Recipient(false, ids(right)),
-            Operator::Gt
-            | Operator::Gteq
-            | Operator::Lt
-            | Operator::Lteq
-            | Operator::IsA
-            | Operator::HasPart
-            | Operator::IsPartOf
-            | Operator::IsAllOf => Test::Undecided,
+            Operator::Gt | Operator::Gteq | Operator::Lt | Operator::Lteq | Operator::HasPart | Operator::IsAllOf => {
+                Test::Undecided
+            }
         }),
         _ => Ok(Test::Undecided),
     }

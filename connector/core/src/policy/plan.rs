@@ -4,9 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Problem;
 use super::capability::Capabilities;
+use super::duty::{DutyKind, When};
 use super::enforce::unenforceable;
 use super::evaluate::wanted;
 use super::model::{Constraint, Policy, Rule, RuleKind, Test};
+use super::operand::operand;
 use crate::negotiation::Role;
 
 /// When something is enforced.
@@ -87,7 +89,20 @@ pub fn plan(policy: &Policy, capabilities: &Capabilities) -> Plan {
                 phases: identity(),
             });
         }
+        for (member, thing) in [("target", &rule.target), ("assignee", &rule.assignee)] {
+            let Some(thing) = thing.as_ref().filter(|thing| thing.as_one().is_none()) else { continue };
+            enforced.push(Step {
+                path: format!("{}.{member}", rule.path),
+                term: format!("what belongs to `{}`", thing.id),
+                phases: facts(&[Phase::Catalogue, Phase::TransferStart, Phase::InStream], "membership"),
+            });
+            thing.refinements.iter().for_each(|constraint| steps(constraint, &mut enforced));
+        }
         rule.constraints.iter().for_each(|constraint| steps(constraint, &mut enforced));
+        rule.duties.iter().for_each(|duty| duty_steps(duty, &mut enforced));
+    }
+    for duty in policy.rules.iter().filter(|rule| rule.kind == RuleKind::Obligation) {
+        duty_steps(duty, &mut enforced);
     }
     Plan { enforced, refused: unenforceable(policy, capabilities) }
 }
@@ -101,12 +116,73 @@ fn identity() -> Vec<Enforcement> {
     ]
 }
 
+/// How facts are asked for in each phase.
+fn facts(phases: &[Phase], what: &str) -> Vec<Enforcement> {
+    let how = |phase| match phase {
+        Phase::Catalogue => "an offer that is ruled out by what is known is not shown",
+        Phase::Negotiation => "it is compared with what is known",
+        Phase::TransferStart => "it is compared with what is known, and what is unknown denies",
+        Phase::InStream => {
+            "the decision is made again when what is known changes, and the stream is cut where it turns"
+        }
+        Phase::AfterTransfer => "it is compared again by whoever has the data",
+    };
+    let one =
+        |phase: &Phase| Enforcement { phase: *phase, by: Role::Provider, how: format!("{what}: {}", how(*phase)) };
+    phases.iter().map(one).collect()
+}
+
+/// What is done about a duty.
+fn duty_steps(duty: &Rule, steps_so_far: &mut Vec<Step>) {
+    duty.duties.iter().for_each(|consequence| duty_steps(consequence, steps_so_far));
+    let Some(term) = &duty.term else { return };
+    let how = |phase, by, how: &str| Enforcement { phase, by, how: how.to_owned() };
+    let phases = match &term.kind {
+        DutyKind::Compensate { .. } => vec![
+            how(Phase::TransferStart, Role::Provider, "nothing is handed over before the payment is recorded"),
+            how(Phase::InStream, Role::Provider, "the stream is cut where a payment ends"),
+        ],
+        DutyKind::ObtainConsent { .. } => vec![
+            how(Phase::TransferStart, Role::Provider, "nothing is handed over before the consent is recorded"),
+            how(Phase::InStream, Role::Provider, "the stream is cut where a consent is withdrawn"),
+        ],
+        DutyKind::Log { .. } => vec![
+            how(Phase::TransferStart, Role::Provider, "the use is recorded before it begins, or it does not begin"),
+            how(Phase::AfterTransfer, Role::Consumer, "the use is recorded"),
+        ],
+        DutyKind::Inform { .. } => {
+            vec![how(Phase::AfterTransfer, Role::Provider, "the party is told by a message that survives a restart")]
+        }
+        DutyKind::Delete { .. } => {
+            vec![how(
+                Phase::AfterTransfer,
+                Role::Consumer,
+                "the received data is deleted in time, also after a restart",
+            )]
+        }
+        DutyKind::NextPolicy { .. } => {
+            vec![how(Phase::AfterTransfer, Role::Consumer, "the received data is offered on only under that policy")]
+        }
+        DutyKind::Transform(_) => {
+            vec![how(Phase::InStream, Role::Provider, "every record is changed before it leaves")]
+        }
+        DutyKind::Count | DutyKind::Other { .. } => return,
+    };
+    steps_so_far.push(Step {
+        path: duty.path.clone(),
+        term: format!("{}, {} the use", duty.action, term.when.as_str()),
+        phases,
+    });
+}
+
 fn steps(constraint: &Constraint, steps_so_far: &mut Vec<Step>) {
     match constraint {
-        Constraint::Logical(logical) => logical.of.iter().for_each(|inner| steps(inner, steps_so_far)),
+        Constraint::Logical(logical) => {
+            logical.of.iter().for_each(|inner| steps(inner, steps_so_far));
+        }
         Constraint::Atomic(atomic) => {
             let how = |phase, how: &str| Enforcement { phase, by: Role::Provider, how: how.to_owned() };
-            let phases = match atomic.test {
+            let phases = match &atomic.test {
                 Test::Time(..) => vec![
                     how(Phase::Catalogue, "an offer that can no longer allow anything is not shown"),
                     how(Phase::TransferStart, "the time is compared"),
@@ -120,6 +196,18 @@ fn steps(constraint: &Constraint, steps_so_far: &mut Vec<Step>) {
                     vec![how(Phase::TransferStart, "a use is taken from the agreement's durable counter")]
                 }
                 Test::Recipient(..) => identity(),
+                Test::Fact(test) => {
+                    let spec = operand(&test.operand);
+                    let about = spec.map_or(test.operand.as_str(), |spec| spec.about);
+                    facts(spec.map_or(&[Phase::TransferStart, Phase::InStream], |spec| spec.phases), about)
+                }
+                Test::Bytes(..) | Test::Records(..) => vec![
+                    how(Phase::TransferStart, "what the agreement has left is asked of its durable counter"),
+                    how(Phase::InStream, "the stream is cut where nothing is left"),
+                ],
+                Test::Rate(..) => vec![how(Phase::InStream, "the stream is slowed down")],
+                Test::Delay(_) => vec![how(Phase::InStream, "the stream is held back until the instant")],
+                Test::Fields(_) => vec![how(Phase::InStream, "every record is changed before it leaves")],
                 Test::Undecided => return,
             };
             steps_so_far.push(Step { path: atomic.path.clone(), term: wanted(atomic), phases });
@@ -159,7 +247,13 @@ fn sentence(rule: &Rule) -> String {
         let when = match duty.kind {
             RuleKind::Remedy => "After an infringement",
             RuleKind::Consequence => "If that is not done",
-            RuleKind::Permission | RuleKind::Prohibition | RuleKind::Obligation | RuleKind::Duty => "Before that",
+            RuleKind::Permission | RuleKind::Prohibition | RuleKind::Obligation | RuleKind::Duty => {
+                match duty.term.as_ref().map(|term| term.when) {
+                    Some(When::Before) | None => "Before that",
+                    Some(When::During) => "Meanwhile",
+                    Some(When::After) => "After that",
+                }
+            }
         };
         sentence.push_str(&format!(" {when}: {}", self::sentence(duty)));
     }

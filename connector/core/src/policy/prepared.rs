@@ -3,11 +3,14 @@
 
 use std::borrow::Cow;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
+use super::duty::{DueDuty, DutyKind, DutyState, DutyTerm, When};
 use super::enforce;
 use super::evaluate::{Truth, asked_action, covers_by};
 use super::model::{Constraint, LogicalOperand, Policy, Rule, RuleKind, Test};
+use super::permit::{Rate, StreamTerms};
+use super::premise::{self, At, duty_turns_after, test_turns_after, tested};
 use super::times::Times;
 use super::{Request, World};
 
@@ -49,6 +52,8 @@ struct Ready {
     condition: Node,
     /// The counts from which on the condition can be another one.
     counts: Vec<u64>,
+    /// Whether it needs more than its conditions: membership in collections, duties.
+    premises: bool,
 }
 
 impl<'a> Prepared<'a> {
@@ -74,7 +79,7 @@ impl<'a> Prepared<'a> {
                 let condition = Node::under(LogicalOperand::And, of);
                 let mut counts = Vec::new();
                 condition.counts(&mut counts);
-                Ready { index, condition, counts }
+                Ready { index, condition, counts, premises: premise::any(rule) }
             })
             .collect();
         let void = !enforce::policy_problems(&policy).is_empty();
@@ -99,9 +104,68 @@ impl<'a> Prepared<'a> {
         }
     }
 
+    /// Under which burdens bytes may flow, and which duties come with the decision. A permission without burdens
+    /// lifts those of the others; otherwise all are borne that any permission has which holds.
+    #[must_use]
+    pub fn burdens(&self, request: &Request, world: &World, allowed: bool) -> (StreamTerms, Vec<DueDuty>) {
+        let asked = self.ask(request, world);
+        let mut borne: Option<Burdens> = None;
+        for one in asked.rules.iter().filter(|(rule, ..)| rule.kind == RuleKind::Permission) {
+            let (rule, ready, about) = one;
+            let at = asked.at(world.now, world.uses);
+            let truth = if allowed {
+                asked.truth(one, world.now, world.uses)
+            } else {
+                // What stands between a denial and its use are the duties that are still to be done.
+                Truth::all([ready.condition.truth(&asked, world.now, world.uses), *about])
+            };
+            if truth != Truth::True {
+                continue;
+            }
+            let own = Burdens::of(rule, at, allowed);
+            borne = Some(match borne {
+                Some(so_far) if allowed && (own.is_empty() || so_far.is_empty()) => Burdens::default(),
+                Some(so_far) => so_far.and(own),
+                None => own,
+            });
+        }
+        let mut burdens = borne.unwrap_or_default();
+        let at = asked.at(world.now, world.uses);
+        for duty in &asked.obligations {
+            burdens.duties.extend(due(duty, at, allowed));
+        }
+        burdens.duties.sort_by(|one, other| (&one.key, &one.path).cmp(&(&other.key, &other.path)));
+        burdens.duties.dedup_by(|one, other| one.key == other.key);
+        if allowed {
+            burdens.terms.bytes_max = self.most(request, world, true);
+            burdens.terms.records_max = self.most(request, world, false);
+        }
+        (burdens.terms.normalised(), burdens.duties)
+    }
+
+    /// The largest quantity that is allowed without a gap before it, from the present one on.
+    fn most(&self, request: &Request, world: &World, bytes: bool) -> Option<u64> {
+        let mut bounds = Vec::new();
+        self.rules.iter().for_each(|ready| ready.condition.quantities(bytes, &mut bounds));
+        let from = if bytes { world.bytes } else { world.records }?;
+        bounds.retain(|n| *n > from);
+        bounds.sort_unstable();
+        bounds.dedup();
+        let mut at = world.clone();
+        let denied = bounds.into_iter().find(|n| {
+            if bytes {
+                at.bytes = Some(*n)
+            } else {
+                at.records = Some(*n)
+            }
+            !self.ask(request, &at).allows(world.now, world.uses)
+        });
+        denied.map(|n| n.saturating_sub(1))
+    }
+
     /// The rules that are about a request.
     pub(super) fn ask(&'a self, request: &'a Request, world: &'a World) -> Asked<'a> {
-        let mut asked = Asked { rules: Vec::new(), void: self.void, request, world };
+        let mut asked = Asked { rules: Vec::new(), obligations: Vec::new(), void: self.void, request, world };
         let action = asked_action(&request.action);
         for ready in &self.rules {
             let Some(rule) = self.policy.rules.get(ready.index) else { continue };
@@ -111,7 +175,8 @@ impl<'a> Prepared<'a> {
             }
             match rule.kind {
                 RuleKind::Permission | RuleKind::Prohibition => asked.rules.push((rule, ready, about)),
-                RuleKind::Obligation | RuleKind::Duty | RuleKind::Remedy | RuleKind::Consequence => asked.void = true,
+                RuleKind::Obligation => asked.obligations.push(rule),
+                RuleKind::Duty | RuleKind::Remedy | RuleKind::Consequence => asked.void = true,
             }
         }
         asked
@@ -122,12 +187,24 @@ impl<'a> Prepared<'a> {
 pub(super) struct Asked<'a> {
     /// Permissions and prohibitions about it, and whether that is certain.
     rules: Vec<(&'a Rule, &'a Ready, Truth)>,
+    /// Obligations about it, which every permission bears.
+    obligations: Vec<&'a Rule>,
     void: bool,
     request: &'a Request,
     world: &'a World,
 }
 
-impl Asked<'_> {
+impl<'a> Asked<'a> {
+    fn at(&self, now: Timestamp, uses: Option<u64>) -> At<'a> {
+        At { request: self.request, world: self.world, now, uses }
+    }
+
+    /// Whether one of its rules is in force.
+    fn truth(&self, (rule, ready, about): &(&Rule, &Ready, Truth), now: Timestamp, uses: Option<u64>) -> Truth {
+        let premises = if ready.premises { premise::truth(rule, self.at(now, uses)) } else { Truth::True };
+        Truth::all([ready.condition.truth(self, now, uses), *about, premises])
+    }
+
     /// Whether it is allowed at an instant, with a count of uses.
     pub(super) fn allows(&self, now: Timestamp, uses: Option<u64>) -> bool {
         self.outcome(now, uses, |truth| truth == Truth::True, |truth| truth == Truth::False)
@@ -146,25 +223,27 @@ impl Asked<'_> {
         lets_pass: impl Fn(Truth) -> bool,
     ) -> bool {
         let mut permitted = false;
-        for (rule, ready, about) in &self.rules {
-            let truth = || match ready.condition.truth(self, now, uses) {
-                Truth::True => *about,
-                Truth::Unknown => Truth::Unknown,
-                Truth::False => Truth::False,
-            };
-            if rule.kind == RuleKind::Permission {
+        for asked in &self.rules {
+            let truth = || self.truth(asked, now, uses);
+            if asked.0.kind == RuleKind::Permission {
                 permitted = permitted || permits(truth());
             } else if !lets_pass(truth()) {
                 return false;
             }
         }
-        permitted && !self.void
+        let obliged = || self.obligations.iter().all(|duty| permits(premise::done(duty, self.at(now, uses))));
+        permitted && !self.void && obliged()
     }
 
     /// Every instant after one at which a condition turns, the first one first. Between two neighbours nothing changes.
     pub(super) fn instants_from(&self, now: Timestamp) -> impl Iterator<Item = Timestamp> {
-        let next =
-            |at: &Timestamp| self.rules.iter().filter_map(|(_, ready, _)| ready.condition.turns_after(self, *at)).min();
+        let next = |at: &Timestamp| {
+            let conditions = self.rules.iter().filter_map(|(_, ready, _)| ready.condition.turns_after(self, *at));
+            let premises = self.rules.iter().filter(|(_, ready, _)| ready.premises);
+            let premises = premises.filter_map(|(rule, ..)| premise::turns_after(rule, self.world, *at));
+            let duties = self.obligations.iter().filter_map(|duty| duty_turns_after(duty, self.world, *at));
+            conditions.chain(premises).chain(duties).min()
+        };
         std::iter::successors(next(&now), next)
     }
 
@@ -182,6 +261,98 @@ impl Asked<'_> {
         counts.dedup();
         counts.into_iter().find(|n| !self.allows(self.world.now, Some(*n))).map(|n| n.saturating_sub(1))
     }
+}
+
+/// What comes with a permission.
+#[derive(Default)]
+struct Burdens {
+    terms: StreamTerms,
+    duties: Vec<DueDuty>,
+}
+
+impl Burdens {
+    fn of(rule: &Rule, at: At<'_>, allowed: bool) -> Self {
+        let mut burdens = Self::default();
+        burdens.conditions(&rule.constraints, at.world);
+        for duty in &rule.duties {
+            if allowed && let Some(DutyTerm { kind: DutyKind::Transform(transform), .. }) = &duty.term {
+                burdens.terms.transforms.push(transform.clone());
+            }
+            burdens.duties.extend(due(duty, at, allowed));
+        }
+        burdens
+    }
+
+    fn conditions(&mut self, constraints: &[Constraint], world: &World) {
+        for constraint in constraints {
+            match constraint {
+                Constraint::Logical(logical) if logical.operand == LogicalOperand::And => {
+                    self.conditions(&logical.of, world);
+                }
+                Constraint::Logical(_) => {}
+                Constraint::Atomic(atomic) => match &atomic.test {
+                    Test::Rate(bytes, per) => {
+                        self.bear(StreamTerms { rate: Rate::new(*bytes, *per), ..StreamTerms::default() })
+                    }
+                    Test::Delay(span) => {
+                        let not_before = world.agreed_at.and_then(|agreed| span.after(agreed));
+                        self.bear(StreamTerms { not_before, ..StreamTerms::default() });
+                    }
+                    Test::Fields(fields) => self.terms.transforms.push(fields.clone()),
+                    // How much is asked of the whole policy, not of one permission.
+                    Test::Bytes(..)
+                    | Test::Records(..)
+                    | Test::Time(..)
+                    | Test::Elapsed(..)
+                    | Test::Count(..)
+                    | Test::Recipient(..)
+                    | Test::Fact(_)
+                    | Test::Undecided => {}
+                },
+            }
+        }
+    }
+
+    fn bear(&mut self, more: StreamTerms) {
+        self.terms = std::mem::take(&mut self.terms).stricter(more);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.terms.is_unrestricted() && self.duties.is_empty()
+    }
+
+    fn and(mut self, other: Self) -> Self {
+        self.bear(other.terms);
+        self.duties.extend(other.duties);
+        self
+    }
+}
+
+/// A duty as it comes with a decision: with an allowed use what is to be done during and after it, with a denied one
+/// what should have been done before.
+fn due(duty: &Rule, at: At<'_>, allowed: bool) -> Vec<DueDuty> {
+    let Some(term) = &duty.term else { return Vec::new() };
+    let state = premise::state(duty, at.world, at.now);
+    let wanted = if allowed {
+        !matches!(term.kind, DutyKind::Transform(_)) && (term.when != When::Before)
+    } else {
+        premise::done(duty, at) != Truth::True
+    };
+    let mut all = Vec::new();
+    if wanted {
+        let (path, key, kind, when) = (duty.path.clone(), term.key.clone(), term.kind.clone(), term.when);
+        all.push(DueDuty { path, key, kind, when, state });
+    }
+    // What follows from not having done it in time.
+    if matches!(state, DutyState::Violated | DutyState::Late) {
+        let open = duty.duties.iter().filter(|duty| premise::state(duty, at.world, at.now) != DutyState::Fulfilled);
+        all.extend(open.filter_map(|duty| {
+            let term = duty.term.as_ref()?;
+            let (path, key, kind, when) = (duty.path.clone(), term.key.clone(), term.kind.clone(), term.when);
+            Some(DueDuty { path, key, kind, when, state: premise::state(duty, at.world, at.now) })
+        }));
+    }
+    all
 }
 
 /// A condition made ready.
@@ -242,7 +413,7 @@ impl Node {
     fn truth(&self, asked: &Asked<'_>, now: Timestamp, uses: Option<u64>) -> Truth {
         match self {
             Self::Times(times) => Truth::of(times.holds(now)),
-            Self::Test(test) => tested(test, asked.request, asked.world, now, uses),
+            Self::Test(test) => tested(test, asked.at(now, uses)),
             Self::Logical(operand, of) => Truth::under(*operand, of.iter().map(|node| node.truth(asked, now, uses))),
         }
     }
@@ -256,6 +427,18 @@ impl Node {
         }
     }
 
+    /// The quantities from which on it can be another one.
+    fn quantities(&self, bytes: bool, bounds: &mut Vec<u64>) {
+        match self {
+            Self::Test(Test::Bytes(_, n)) if bytes => bounds.extend([Some(*n), n.checked_add(1)].into_iter().flatten()),
+            Self::Test(Test::Records(_, n)) if !bytes => {
+                bounds.extend([Some(*n), n.checked_add(1)].into_iter().flatten());
+            }
+            Self::Times(_) | Self::Test(_) => {}
+            Self::Logical(_, of) => of.iter().for_each(|node| node.quantities(bytes, bounds)),
+        }
+    }
+
     fn counts(&self, counts: &mut Vec<u64>) {
         match self {
             Self::Test(Test::Count(_, n)) => counts.extend([Some(*n), n.checked_add(1)].into_iter().flatten()),
@@ -263,36 +446,4 @@ impl Node {
             Self::Logical(_, of) => of.iter().for_each(|node| node.counts(counts)),
         }
     }
-}
-
-/// Whether one comparison holds, for all that is known.
-pub(super) fn tested(test: &Test, request: &Request, world: &World, now: Timestamp, uses: Option<u64>) -> Truth {
-    match test {
-        Test::Time(comparison, at) => Truth::of(comparison.holds(&now, at)),
-        // "The time since the agreement is at most D" is "the time is at most agreement + D".
-        Test::Elapsed(comparison, span) => match world.agreed_at.and_then(|agreed| span.after(agreed)) {
-            Some(at) => Truth::of(comparison.holds(&now, &at)),
-            None => Truth::Unknown,
-        },
-        Test::Count(comparison, n) => match uses {
-            Some(uses) => Truth::of(comparison.holds(&uses, n)),
-            None => Truth::Unknown,
-        },
-        Test::Recipient(inside, ids) => Truth::of(ids.iter().any(|id| id == request.assignee.as_str()) == *inside),
-        Test::Undecided => Truth::Unknown,
-    }
-}
-
-/// The first instant after one at which a comparison can be another one.
-fn test_turns_after(test: &Test, world: &World, after: Timestamp) -> Option<Timestamp> {
-    match test {
-        Test::Time(_, at) => turn_of(*at, after),
-        Test::Elapsed(_, span) => turn_of(world.agreed_at.and_then(|agreed| span.after(agreed))?, after),
-        Test::Count(..) | Test::Recipient(..) | Test::Undecided => None,
-    }
-}
-
-/// A comparison with an instant can turn at it and right after it.
-fn turn_of(at: Timestamp, after: Timestamp) -> Option<Timestamp> {
-    if at > after { Some(at) } else { at.checked_add(SignedDuration::from_nanos(1)).ok().filter(|next| *next > after) }
 }

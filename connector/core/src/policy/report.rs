@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::evaluate::{Truth, covers, covers_action, covers_thing, truth};
 use super::model::{Constraint, Policy, Rule, RuleKind};
+use super::premise::{self, At};
 use super::{Request, World};
 
 /// Every rule of a policy, for one request in one state of the world.
@@ -102,7 +103,9 @@ pub fn report(policy: &Policy, request: &Request, world: &World) -> Report {
 
 fn on_rule(rule: &Rule, request: &Request, world: &World) -> RuleReport {
     let conditions = rule.constraints.iter().map(|constraint| truth(constraint, request, world));
-    let premises = std::iter::once(covers(rule, request)).chain(conditions);
+    let at = At { request, world, now: world.now, uses: world.uses };
+    let duties = rule.term.iter().map(|_| premise::done(rule, at));
+    let premises = [covers(rule, request), premise::truth(rule, at)].into_iter().chain(conditions).chain(duties);
     RuleReport {
         path: rule.path.clone(),
         kind: rule.kind,

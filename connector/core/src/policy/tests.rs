@@ -77,7 +77,11 @@ fn default_deny() {
             false,
         ),
         ("a duty", json!({"permission": [{"action": "use", "duty": [{"action": "compensate"}]}]}), false),
-        ("an obligation", json!({"permission": [{"action": "use"}], "obligation": [{"action": "delete"}]}), false),
+        (
+            "an obligation",
+            json!({"permission": [{"action": "use"}], "obligation": [{"action": "ensureExclusivity"}]}),
+            false,
+        ),
         ("an unknown profile", json!({"profile": "urn:p", "permission": [{"action": "use"}]}), false),
         ("a parent", json!({"inheritFrom": "urn:p", "permission": [{"action": "use"}]}), false),
         (
@@ -759,7 +763,7 @@ fn a_policy_reads_as_plain_english() {
         explain(&policy),
         [
             "`urn:c` may use `urn:d`, on condition of: any of (2030-01-01T00:00:00Z or earlier; at most 3 uses). \
-             Before that: Whoever agrees must delete the data.",
+             After that: Whoever agrees must delete the data.",
             "Whoever agrees must not sell the data."
         ]
     );
@@ -783,7 +787,7 @@ fn a_request_is_compared_with_its_offer() {
         (may(json!([{"or": [until(10), uses(3)]}])), may(json!([uses(2)])), Relation::Narrower),
         (may(json!([span("P1M")])), may(json!([span("P30D")])), conflict("permission[0].constraint[0]")),
         (may(json!([span("P1M1D")])), may(json!([span("P1M")])), Relation::Narrower),
-        (may(json!([until(10)])), may(json!([atom("purpose", "eq", json!("x"))])), Relation::Unknown),
+        (may(json!([until(10)])), may(json!([atom("resolution", "eq", json!("x"))])), Relation::Unknown),
         (
             json!({"permission": [{"action": "use"}], "prohibition": [{"action": "use", "constraint": [uses(1)]}]}),
             json!({"permission": [{"action": "use"}]}),
@@ -835,10 +839,10 @@ fn a_difference_is_named_in_words() {
         ),
         (
             may(json!([uses(2)])),
-            may(json!([atom("spatial", "eq", json!("x"))])),
+            may(json!([atom("resolution", "eq", json!("x"))])),
             RelationKind::Unknown,
             Some(
-                "permission[0].constraint[0].leftOperand: `spatial` (the place of use) is understood, but not enforced by this connector",
+                "permission[0].constraint[0].leftOperand: `resolution` (the resolution of the asset) is understood, but not enforced by this connector",
             ),
         ),
     ] {

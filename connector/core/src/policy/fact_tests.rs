@@ -1,0 +1,303 @@
+//! Facts, duties, collections, burdens and the words of the IDS: the rules S22 and later of `SEMANTICS.md`.
+
+use jiff::Timestamp;
+use kontor_vocab::odrl::PolicyDocument;
+use rust_decimal::Decimal;
+use serde_json::{Value, json};
+
+use super::*;
+
+const ME: &str = "did:web:consumer.example";
+
+fn policy(value: Value) -> Policy {
+    parse(&PolicyDocument::from_value(value).unwrap()).unwrap()
+}
+
+fn under(constraint: Value) -> Policy {
+    policy(json!({"permission": [{"action": "use", "constraint": [constraint]}]}))
+}
+
+fn atom(left: &str, operator: &str, right: Value) -> Value {
+    json!({"leftOperand": left, "operator": operator, "rightOperand": right})
+}
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn noon() -> World {
+    World { now: at("2030-01-01T12:00:00Z"), agreed_at: Some(at("2030-01-01T00:00:00Z")), ..World::default() }
+}
+
+fn knowing(operand: &str, value: FactValue) -> World {
+    World { facts: Facts::default().with(operand, value), ..noon() }
+}
+
+fn decide(policy: &Policy, world: &World) -> Decision {
+    let request = Request {
+        action: "use".to_owned(),
+        assignee: ParticipantId::parse(ME).unwrap(),
+        target: Some("urn:data:1".to_owned()),
+    };
+    evaluate(policy, &request, world)
+}
+
+fn used(value: Value) -> Policy {
+    policy(json!({"permission": [value]}))
+}
+
+/// S22.
+#[test]
+fn a_fact_decides_and_what_is_unknown_does_not() {
+    for (operand, operator, right, found, allowed) in [
+        ("purpose", "eq", json!("research"), vec!["research"], true),
+        ("purpose", "eq", json!("research"), vec!["marketing"], false),
+        // A use for two purposes is for each of them.
+        ("purpose", "eq", json!("research"), vec!["research", "marketing"], false),
+        ("purpose", "isAnyOf", json!(["research", "marketing"]), vec!["research", "marketing"], true),
+        ("purpose", "neq", json!("marketing"), vec!["research"], true),
+        ("purpose", "neq", json!("marketing"), vec!["research", "marketing"], false),
+        ("purpose", "eq", json!("research"), vec![], false),
+        // One of several events is enough.
+        ("event", "eq", json!("urn:fair"), vec!["urn:fair", "urn:other"], true),
+        ("event", "neq", json!("urn:fair"), vec![], true),
+        ("idsc:STATE", "eq", json!("emergency"), vec!["emergency"], true),
+        ("idsc:CONNECTOR", "isAnyOf", json!(["urn:c:1", "urn:c:2"]), vec!["urn:c:2"], true),
+        ("idsc:CONNECTOR", "isPartOf", json!(["urn:c:1"]), vec!["urn:c:2"], false),
+        ("idsc:ARTIFACT_STATE", "isAllOf", json!(["idsc:encrypted", "idsc:ANONYMIZED"]), vec!["idsc:ENCRYPTED"], false),
+        ("ids:artifact_state", "isAllOf", json!("idsc:encrypted"), vec!["idsc:ENCRYPTED", "idsc:COMBINED"], true),
+        ("skos:concept", "isNoneOf", json!(["health"]), vec!["health", "automotive"], false),
+    ] {
+        let policy = under(atom(operand, operator, right.clone()));
+        let world = knowing(operand, FactValue::names(&found));
+        let decision = decide(&policy, &world);
+        assert_eq!(decision.allowed, allowed, "{operand} {operator} {right} of {found:?}: {:?}", decision.reasons);
+        assert!(!decide(&policy, &noon()).allowed, "{operand}: nobody said");
+        let prohibited = parse(
+            &PolicyDocument::from_value(json!({
+                "permission": [{"action": "use"}],
+                "prohibition": [{"action": "use", "constraint": [atom(operand, operator, right)]}]
+            }))
+            .unwrap(),
+        )
+        .unwrap();
+        assert!(!decide(&prohibited, &noon()).allowed, "{operand}: a prohibition may hold");
+        assert!(!(decide(&prohibited, &world).allowed && allowed), "{operand}: never both");
+    }
+    let wrong_kind = knowing("purpose", FactValue::Number(Decimal::ONE));
+    assert!(!decide(&under(atom("purpose", "neq", json!("x"))), &wrong_kind).allowed);
+    assert_eq!(
+        decide(&under(atom("purpose", "eq", json!("x"))), &noon()).depends_on,
+        BTreeSet::from(["purpose".to_owned()])
+    );
+}
+
+/// S22.
+#[test]
+fn a_decision_ends_where_a_fact_ends() {
+    let until = at("2030-01-02T00:00:00Z");
+    let mut world = noon();
+    world.facts.insert_until("purpose", FactValue::names(["research"]), until);
+    let policy = under(atom("purpose", "eq", json!("research")));
+    let decision = decide(&policy, &world);
+    assert_eq!((decision.allowed, decision.valid_until), (true, Some(until)));
+    assert!(!decide(&policy, &World { now: until, ..world }).allowed);
+}
+
+/// S23.
+#[test]
+fn levels_have_an_order() {
+    let level = |name: &str| knowing("idsc:SECURITY_LEVEL", FactValue::Level(name.to_owned()));
+    for (operator, right, base, trust, plus) in [
+        ("eq", json!("idsc:TRUST_SECURITY_PROFILE"), false, true, false),
+        ("gteq", json!("idsc:TRUST_SECURITY_PROFILE"), false, true, true),
+        ("lt", json!("idsc:TRUST_SECURITY_PROFILE"), true, false, false),
+        ("isPartOf", json!(["idsc:TRUST_PLUS_SECURITY_PROFILE", "idsc:TRUST_SECURITY_PROFILE"]), false, true, true),
+        ("isNoneOf", json!(["idsc:BASE_SECURITY_PROFILE"]), false, true, true),
+    ] {
+        let policy = under(atom("idsc:SECURITY_LEVEL", operator, right));
+        for (name, allowed) in [("BASE", base), ("TRUST", trust), ("TRUST_PLUS", plus)] {
+            let world = level(&format!("idsc:{name}_SECURITY_PROFILE"));
+            assert_eq!(decide(&policy, &world).allowed, allowed, "{operator} {name}");
+        }
+        assert!(!decide(&policy, &level("idsc:SUPREME")).allowed);
+    }
+    let unknown =
+        json!({"permission": [{"action": "use", "constraint": [atom("idsc:SECURITY_LEVEL", "eq", json!("gold"))]}]});
+    let problems = parse(&PolicyDocument::from_value(unknown).unwrap()).unwrap_err();
+    assert_eq!(problems[0].path, "permission[0].constraint[0].rightOperand");
+}
+
+/// S24.
+#[test]
+fn a_part_is_known_by_the_taxonomy_only() {
+    let vocabulary = Vocabulary {
+        parts: Taxonomy::new([("DE", "EU"), ("FR", "EU"), ("US", "America"), ("Bavaria", "DE")]),
+        ..Vocabulary::default()
+    };
+    let of = |rules: Value| parse_with(&PolicyDocument::from_value(rules).unwrap(), &vocabulary).unwrap();
+    let may = |operator: &str, right: &str| {
+        of(json!({"permission": [{"action": "use", "constraint": [atom("spatial", operator, json!(right))]}]}))
+    };
+    for (operator, right, place, allowed) in [
+        ("isPartOf", "EU", "Bavaria", true),
+        ("isPartOf", "EU", "US", false),
+        ("isPartOf", "DE", "EU", false),
+        ("hasPart", "DE", "EU", true),
+        ("neq", "US", "DE", true),
+        // To be in Bavaria is to be in the EU: it is not something else.
+        ("neq", "EU", "Bavaria", false),
+    ] {
+        let world = knowing("spatial", FactValue::names([place]));
+        assert_eq!(decide(&may(operator, right), &world).allowed, allowed, "{place} {operator} {right}");
+    }
+    // What the taxonomy does not list may be anywhere: a prohibition is not known to be harmless.
+    let outside = of(json!({"permission": [{"action": "use"}],
+        "prohibition": [{"action": "use", "constraint": [atom("spatial", "isPartOf", json!("EU"))]}]}));
+    assert!(!decide(&outside, &knowing("spatial", FactValue::names(["Atlantis"]))).allowed);
+    assert!(decide(&outside, &knowing("spatial", FactValue::names(["US"]))).allowed);
+    // The taxonomy is an operator's own, and no part of the terms.
+    let plain = json!({"permission": [{"action": "use", "constraint": [atom("spatial", "isPartOf", json!("EU"))]}]});
+    assert_eq!(terms_digest(&may("isPartOf", "EU")), terms_digest(&policy(plain)));
+}
+
+/// S25.
+#[test]
+fn an_operator_defines_operands_with_a_type_and_a_source() {
+    let define = |kind: DefinedKind| OperandDefinition { about: "a score".to_owned(), kind, source: FactSource::Peer };
+    let vocabulary = Vocabulary {
+        operands: [("urn:my:score".to_owned(), define(DefinedKind::Number { unit: None }))].into(),
+        ..Vocabulary::default()
+    };
+    vocabulary.check().unwrap();
+    let document = PolicyDocument::from_value(json!({"permission": [{"action": "use",
+        "constraint": [atom("urn:my:score", "gteq", json!("7.5"))]}]}))
+    .unwrap();
+    assert!(parse(&document).is_err(), "nobody else knows it");
+    let policy = parse_with(&document, &vocabulary).unwrap();
+    for (score, allowed) in [("7.50", true), ("7.4", false)] {
+        let score = FactValue::Number(score.parse().unwrap());
+        assert_eq!(decide(&policy, &knowing("urn:my:score", score)).allowed, allowed);
+    }
+    let mut capabilities = Capabilities { vocabulary, ..Capabilities::default() };
+    assert!(enforceable(&document, &capabilities).is_err(), "no claims are asked");
+    capabilities.sources.insert(FactSource::Peer);
+    assert!(enforceable(&document, &capabilities).is_ok());
+    let taken = Vocabulary {
+        operands: [("dateTime".to_owned(), define(DefinedKind::Instant))].into(),
+        ..Vocabulary::default()
+    };
+    assert_eq!(taken.check().unwrap_err().term, "dateTime");
+}
+
+/// S26.
+#[test]
+fn a_collection_has_the_members_that_facts_name() {
+    let group = used(json!({"action": "use", "assignee": {"@type": "PartyCollection", "source": "urn:group",
+        "refinement": [atom("vcard:hasGeo", "eq", json!("urn:DE"))]}}));
+    let world = |groups: &[&str], place: &str| {
+        let facts = Facts::default()
+            .with(ASSIGNEE_COLLECTIONS, FactValue::names(groups))
+            .with("vcard:hasGeo", FactValue::names([place]));
+        World { facts, ..noon() }
+    };
+    assert!(decide(&group, &world(&["urn:group"], "urn:DE")).allowed);
+    assert!(!decide(&group, &world(&["urn:group"], "urn:FR")).allowed);
+    assert!(!decide(&group, &world(&["urn:other"], "urn:DE")).allowed);
+    assert!(!decide(&group, &noon()).allowed);
+    let dataset = |id: &str| {
+        used(json!({"action": "use", "target": {"@type": "AssetCollection", "source": id,
+        "refinement": [atom("skos:concept", "isNoneOf", json!(["confidential"]))]}}))
+    };
+    let labelled = |label: &str| knowing("skos:concept", FactValue::names([label]));
+    assert!(decide(&dataset("urn:data:1"), &labelled("open")).allowed, "the dataset is the collection");
+    assert!(!decide(&dataset("urn:data:1"), &labelled("confidential")).allowed);
+    assert!(!decide(&dataset("urn:data:2"), &labelled("open")).allowed);
+    let mut member = labelled("open");
+    member.facts.insert(TARGET_COLLECTIONS, FactValue::names(["urn:data:2"]));
+    assert!(decide(&dataset("urn:data:2"), &member).allowed);
+}
+
+fn paid(rule: &Policy, standing: Option<Standing>) -> Decision {
+    let key = rule.rules[0].duties[0].term.clone().unwrap().key;
+    let mut world = noon();
+    if let Some(standing) = standing {
+        world.duties.insert(key, standing);
+    }
+    decide(rule, &world)
+}
+
+/// S27.
+#[test]
+fn a_duty_before_a_use_forbids_it_until_it_is_done() {
+    let pay = json!({"action": {"rdf:value": {"@id": "odrl:compensate"}, "refinement": [
+        {"leftOperand": "payAmount", "operator": "eq", "rightOperand": "500.00", "unit": "urn:euro"}]}});
+    let rule = used(json!({"action": "use", "duty": [pay]}));
+    let denied = paid(&rule, None);
+    assert!(!denied.allowed);
+    assert_eq!(denied.duties.len(), 1, "{denied:?}");
+    assert_eq!((denied.duties[0].when, denied.duties[0].state), (When::Before, DutyState::Pending));
+    assert!(denied.reasons.iter().any(|reason| reason.message.contains("is not yet done")), "{denied:?}");
+    let until = at("2031-01-01T00:00:00Z");
+    let allowed = paid(&rule, Some(Standing { state: DutyState::Fulfilled, until: Some(until) }));
+    assert_eq!((allowed.allowed, allowed.valid_until), (true, Some(until)));
+    assert!(!paid(&rule, Some(Standing { state: DutyState::Violated, until: None })).allowed);
+}
+
+/// S28.
+#[test]
+fn a_duty_done_late_needs_its_consequences() {
+    let rule =
+        used(json!({"action": "use", "duty": [{"action": "delete", "consequence": [{"action": "compensate"}]}]}));
+    let duty = rule.rules[0].duties[0].clone();
+    let (key, consequence) = (duty.term.unwrap().key, duty.duties[0].term.clone().unwrap().key);
+    let with = |states: DutyStates| decide(&rule, &World { duties: states, ..noon() });
+    let first = with(DutyStates::default());
+    assert!(first.allowed, "what comes after does not forbid");
+    assert_eq!((first.duties.len(), first.duties[0].when), (1, When::After));
+    assert!(!with(DutyStates::default().with(key.clone(), DutyState::Violated)).allowed);
+    let late = DutyStates::default().with(key, DutyState::Late);
+    assert!(!with(late.clone()).allowed);
+    assert!(with(late.with(consequence, DutyState::Fulfilled)).allowed);
+}
+
+/// S29.
+#[test]
+fn burdens_are_borne_unless_a_permission_has_none() {
+    let rate =
+        json!({"leftOperand": "idsc:RECURRENCE_RATE", "operator": "lteq", "rightOperand": "10", "unit": "kBy/s"});
+    let quantity = json!({"leftOperand": "idsc:QUANTITY", "operator": "lteq", "rightOperand": "5", "unit": "MBy"});
+    let fields = atom("idsc:PATH", "isAnyOf", json!(["$.a", "$.b"]));
+    let hash = json!({"action": {"rdf:value": {"@id": "idsc:HASH"}, "refinement": [atom("idsc:JSON_PATH", "eq", json!("$.a"))]}});
+    let burdened = json!({"action": "use", "constraint": [rate, fields, atom("delayPeriod", "eq", json!("PT1H"))], "duty": [hash]});
+    let decision = decide(&used(burdened.clone()), &noon());
+    assert!(decision.allowed, "{:?}", decision.reasons);
+    assert_eq!(decision.terms.rate, Rate::new(10_000, jiff::SignedDuration::from_secs(1)));
+    assert_eq!(decision.terms.not_before, Some(at("2030-01-01T01:00:00Z")));
+    assert_eq!(decision.terms.transforms.len(), 2);
+    let free = policy(json!({"permission": [burdened, {"action": "use"}]}));
+    assert!(decide(&free, &noon()).terms.is_unrestricted());
+    let limited = used(json!({"action": "use", "constraint": [quantity]}));
+    assert!(!decide(&limited, &noon()).allowed, "nobody counted");
+    let moved = |bytes| decide(&limited, &World { bytes: Some(bytes), ..noon() });
+    assert_eq!((moved(0).allowed, moved(0).terms.bytes_max), (true, Some(5_000_000)));
+    assert!(moved(5_000_000).allowed && !moved(5_000_001).allowed);
+    // Under `or` nobody could say whether a burden is borne.
+    let rate =
+        json!({"leftOperand": "idsc:RECURRENCE_RATE", "operator": "lteq", "rightOperand": "10", "unit": "kBy/s"});
+    assert!(!decide(&under(json!({"or": [rate]})), &noon()).allowed);
+}
+
+/// S30.
+#[test]
+fn what_no_part_of_the_connector_can_do_is_refused_by_name() {
+    let log = json!({"action": "idsc:LOG"});
+    let document = PolicyDocument::from_value(json!({"permission": [{"action": "use", "duty": [log]}]})).unwrap();
+    let refusal = enforceable(&document, &Capabilities::default()).unwrap_err();
+    assert!(refusal.message.contains("uses are not recorded"), "{refusal:?}");
+    let capabilities = Capabilities { log_sink: true, ..Capabilities::default() };
+    let policy = enforceable(&document, &capabilities).unwrap();
+    let plan = plan(&policy, &capabilities);
+    assert_eq!(plan.enforced[0].path, "permission[0].duty[0]");
+    assert!(plan.enforced[0].phases.iter().any(|phase| phase.phase == Phase::TransferStart));
+}
