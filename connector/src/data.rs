@@ -59,6 +59,8 @@ pub struct DataLimits {
     pub flows_max: usize,
     /// Flows at once under one grant. Default 8.
     pub flows_per_transfer_max: usize,
+    /// Grants of transfers that ended, kept to tell whoever still comes why. Default 4,096; the oldest go first.
+    pub ended_grants_max: usize,
     /// How long `control` may take to count a use before the flow is refused. Default 10 s.
     pub opening_timeout: Duration,
     /// How long a peer may take no byte of a flow before it is cut. Default 60 s.
@@ -97,6 +99,7 @@ impl Default for DataLimits {
             quota_chunk_records: 4096,
             flows_max: 256,
             flows_per_transfer_max: 8,
+            ended_grants_max: 4096,
             opening_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(60),
             receipts_max: 4096,

@@ -4,7 +4,7 @@
 //! peer that presents the grant's token *over the connection that the token is bound to* gets a
 //! [`Permit`]; only this module makes one, and the pump takes nothing else.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
@@ -254,6 +254,9 @@ impl Gatepost {
 pub struct Grants {
     posts: RwLock<HashMap<ProcessId, Arc<Gatepost>>>,
     buckets: Mutex<HashMap<AgreementId, Weak<Bucket>>>,
+    /// Transfers that ended, the oldest first: what is kept only to say why.
+    ended: Mutex<VecDeque<ProcessId>>,
+    ended_max: usize,
     flows_per_transfer_max: usize,
 }
 
@@ -270,6 +273,8 @@ impl Grants {
         Self {
             posts: RwLock::default(),
             buckets: Mutex::default(),
+            ended: Mutex::default(),
+            ended_max: limits.ended_grants_max,
             flows_per_transfer_max: limits.flows_per_transfer_max,
         }
     }
@@ -322,13 +327,33 @@ impl Grants {
     }
 
     /// Stops every flow of a transfer: once this returns, none takes another segment. The grant stays known, so that
-    /// its holder is told why. Whether there was a grant.
+    /// its holder is told why; of the transfers that ended, the latest [`DataLimits::ended_grants_max`] do. Whether
+    /// there was a grant.
     pub fn stop(&self, transfer: &ProcessId, kind: StopKind, detail: &str) -> bool {
         let post = self.post(transfer);
         if let Some(post) = &post {
             post.move_to(Verdict::Stopped(Stop::new(kind, detail)));
+            if kind != StopKind::Suspended {
+                self.ended(transfer);
+            }
         }
         post.is_some()
+    }
+
+    fn ended(&self, transfer: &ProcessId) {
+        let forgotten = {
+            let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            if !ended.contains(transfer) {
+                ended.push_back(transfer.clone());
+            }
+            if ended.len() > self.ended_max { ended.pop_front() } else { None }
+        };
+        // One that was opened again meanwhile is not over.
+        if let Some(transfer) = forgotten
+            && self.post(&transfer).is_some_and(|post| post.shut.load(Ordering::Acquire))
+        {
+            self.forget(&transfer);
+        }
     }
 
     /// Forgets the grant and cuts what still flows. From now on its token is unknown; [`Grants::stop`] keeps telling

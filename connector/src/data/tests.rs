@@ -280,6 +280,30 @@ async fn after_a_stop_not_one_more_segment_leaves() {
 }
 
 #[tokio::test]
+async fn only_the_latest_transfers_that_ended_are_remembered() {
+    let world = World::new();
+    let grants = Grants::new(DataLimits { ended_grants_max: 2, ..limits() });
+    let (spec, _) = world.file(SEGMENT);
+    let named = |name: &str| ProcessId::parse(format!("urn:transfer:{name}")).unwrap();
+    for name in ["paused", "one", "again", "two", "three"] {
+        grants.open(GrantSpec { transfer: named(name), ..spec.clone() });
+    }
+    assert!(grants.stop(&named("paused"), StopKind::Suspended, ""));
+    for name in ["again", "one", "two"] {
+        assert!(grants.stop(&named(name), StopKind::Completed, ""));
+        assert!(grants.stop(&named(name), StopKind::Completed, "twice is once"));
+        // Opened again: it is not over when its turn to be forgotten comes.
+        grants.open(GrantSpec { transfer: named("again"), ..spec.clone() });
+    }
+    assert!(grants.stop(&named("three"), StopKind::Terminated, ""));
+    assert_eq!(grants.verdict(&named("one")), None, "the oldest is forgotten");
+    for kept in ["two", "three", "paused"] {
+        assert!(matches!(grants.verdict(&named(kept)), Some(Verdict::Stopped(_))), "{kept}");
+    }
+    assert_eq!(grants.verdict(&named("again")), Some(Verdict::Open));
+}
+
+#[tokio::test]
 async fn the_end_of_the_agreement_cuts_a_flow_that_nobody_touches() {
     let world = World::new();
     let (spec, _) = world.file(SEGMENT * 100);
