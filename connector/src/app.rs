@@ -9,8 +9,10 @@ use anyhow::{Context, Result, bail};
 use axum::body::Body;
 use http_body_util::Limited;
 use kontor_core::id::ParticipantId;
+use kontor_core::policy::Capabilities;
 use kontor_wire::client::{ClientLimits, PeerClient};
 use kontor_wire::egress::EgressFilter;
+use kontor_wire::http::HttpLimits;
 use kontor_wire::pki::{Authority, CertificateRequest};
 use kontor_wire::serve::{ServeLimits, require_peer, serve_insecure_headers, serve_mutual_tls, serve_plain};
 use kontor_wire::tls::{TlsFiles, TlsIdentity};
@@ -29,13 +31,14 @@ use url::Url;
 
 use crate::cli::Pki;
 use crate::control::automation::Rules;
+use crate::control::duty::{Executors, LogSink};
 use crate::control::publish::BrokerAddress;
 use crate::control::{Control, Parts};
 use crate::data::gate::Grants;
 use crate::data::{self, DataLimits, ProviderPlane};
 use crate::http::{dsp, initiation, management, uncancelled};
 use crate::seed;
-use crate::settings::{Insecure, LogFormat, Profile, Settings};
+use crate::settings::{Insecure, LogFormat, LogTarget, Profile, Settings};
 use crate::store::Store;
 
 /// How many flow events may wait for the control plane.
@@ -186,6 +189,25 @@ fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
     out.write_all(text.as_bytes())
 }
 
+/// What this connector can hold to. A part is named here once it is enforced end to end.
+fn capabilities(settings: &Settings) -> Capabilities {
+    Capabilities {
+        log_sink: settings.policy.log.is_some(),
+        inform_targets: settings.policy.inform.iter().map(|inform| inform.party.clone()).collect(),
+        ..Capabilities::default()
+    }
+}
+
+fn executors(settings: &Settings) -> Result<Executors> {
+    let log = settings.policy.log.clone().map(|log| match log {
+        LogTarget::File(path) => LogSink::File(path),
+        LogTarget::Url(url) => LogSink::Http(url),
+    });
+    let inform = settings.policy.inform.iter().map(|inform| (inform.party.clone(), inform.url.clone())).collect();
+    let limits = HttpLimits { request_timeout: Some(settings.delivery_timeout()), ..HttpLimits::default() };
+    Ok(Executors::new(log, inform, kontor_wire::http::client(&limits)?))
+}
+
 async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} (setting `{key}`)"))
 }
@@ -269,6 +291,8 @@ async fn run(settings: Settings) -> Result<()> {
         client,
         egress,
         rules,
+        capabilities: capabilities(&settings),
+        duties: executors(&settings)?,
         delivery: settings.delivery.clone(),
         grants: grants.clone(),
         data_limits: data_limits.clone(),

@@ -5,6 +5,8 @@
 //! * [`automation`]: what is decided without a person, looked up by role and state.
 //! * [`negotiation`], [`transfer`], [`catalog`]: gather facts for messages and commands.
 //! * [`capability`]: what we enforce, as a document for peers.
+//! * [`duty`]: the log, notices and deletions that agreements ask for.
+//! * [`fact`]: what policies ask about, and deciding again when it changes.
 //! * [`dispatch`]: drains the outbox, woken at once; [`deadline`]: due wake-ups.
 //! * [`publish`]: the self-description, sent to the brokers.
 
@@ -14,7 +16,9 @@ pub mod capability;
 pub mod catalog;
 pub mod deadline;
 pub mod dispatch;
+pub mod duty;
 pub mod error;
+pub mod fact;
 pub mod negotiation;
 pub mod publish;
 pub mod quantity;
@@ -23,11 +27,13 @@ pub mod wire_format;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use kontor_core::id::{MessageId, ParticipantId, ProcessId};
+use kontor_core::policy::Capabilities;
 use kontor_wire::client::PeerClient;
 use kontor_wire::egress::EgressFilter;
 use secrecy::SecretString;
@@ -59,6 +65,10 @@ pub struct Parts {
     pub egress: EgressFilter,
     /// What is decided without a person.
     pub rules: Rules,
+    /// What this connector can hold to, as the settings have it.
+    pub capabilities: Capabilities,
+    /// What duties are carried out with.
+    pub duties: duty::Executors,
     /// How hard a message is tried.
     pub delivery: Delivery,
     /// The provider's open grants.
@@ -87,10 +97,14 @@ pub struct Control {
     pub(crate) parts: Parts,
     pub(crate) outbox: Outbox,
     pub(crate) wake: Notify,
+    pub(crate) duty_wake: Notify,
     pub(crate) published: Notify,
     pub(crate) tasks: TaskTracker,
     pub(crate) pulls: Mutex<HashMap<ProcessId, watch::Sender<Option<String>>>>,
     pub(crate) openings: Mutex<HashMap<ProcessId, Vec<transfer::Opening>>>,
+    pub(crate) interests: Mutex<HashMap<ProcessId, fact::Interest>>,
+    /// Counts up with every change of a fact.
+    pub(crate) facts_epoch: AtomicU64,
     pub(crate) publications: Mutex<HashMap<String, publish::PublicationState>>,
     changes: broadcast::Sender<ProcessId>,
     this: OnceLock<std::sync::Weak<Control>>,
@@ -104,10 +118,13 @@ impl Control {
             outbox: Outbox::new(parts.delivery.in_flight_max),
             parts,
             wake: Notify::new(),
+            duty_wake: Notify::new(),
             published: Notify::new(),
             tasks: TaskTracker::new(),
             pulls: Mutex::default(),
             openings: Mutex::default(),
+            interests: Mutex::default(),
+            facts_epoch: AtomicU64::new(0),
             publications: Mutex::default(),
             changes: broadcast::channel(1024).0,
             this: OnceLock::new(),
@@ -224,6 +241,7 @@ impl Control {
         self.resume_negotiations().await?;
         self.resume_transfers().await?;
         self.spawn(deadline::run(self.clone()));
+        self.spawn(duty::run(self.clone()));
         for broker in self.parts.brokers.clone() {
             self.spawn(publish::run(self.clone(), broker));
         }

@@ -51,6 +51,9 @@ pub struct Settings {
     /// What is decided without a person.
     #[serde(default)]
     pub automation: Automation,
+    /// What policies may ask of us beyond the data.
+    #[serde(default)]
+    pub policy: Policy,
     /// How hard a message is tried.
     #[serde(default)]
     pub delivery: Delivery,
@@ -217,6 +220,53 @@ pub enum Approval {
     Automatic,
     /// A person, through the management API.
     Manual,
+}
+
+/// What policies may ask of us beyond the data. What is not set here is refused before an agreement.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// Where uses are logged for agreements that require it: a file, one JSON object a line, synced for each; or an
+    /// address, `http://…` or `https://…`, that takes one JSON object per POST and answers 2xx once it is kept. While
+    /// no entry can be written, no byte of such data leaves. Default: nowhere, and such policies are refused.
+    pub log: Option<LogTarget>,
+    /// Which parties we can inform, each with its address. Default: none.
+    pub inform: Vec<Inform>,
+}
+
+/// Where uses are logged.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum LogTarget {
+    /// A file.
+    File(PathBuf),
+    /// An address.
+    Url(Url),
+}
+
+impl TryFrom<String> for LogTarget {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match Url::parse(&text) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(Self::Url(url)),
+            // Whoever wrote `ftp://…` did not mean a file.
+            _ if text.contains("://") || text.is_empty() => {
+                Err(format!("`{text}` is no log; a file, `http://…` or `https://…` would have passed"))
+            }
+            _ => Ok(Self::File(PathBuf::from(text))),
+        }
+    }
+}
+
+/// A party that we can inform.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inform {
+    /// The party as policies name it, a URI.
+    pub party: String,
+    /// An address that takes one JSON object per POST and answers 2xx.
+    pub url: Url,
 }
 
 /// How hard a message is tried.
@@ -407,6 +457,7 @@ impl Settings {
                 ));
             }
         }
+        self.check_policy()?;
         for (key, number) in [
             ("limits.connections_max", self.limits.connections_max),
             ("limits.body_bytes_max", self.limits.body_bytes_max),
@@ -419,6 +470,20 @@ impl Settings {
         }
         if self.limits.header_bytes_max < 8192 {
             return Err(value("limits.header_bytes_max", "at least 8192 would have passed".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn check_policy(&self) -> Result<(), SettingsError> {
+        for (index, inform) in self.policy.inform.iter().enumerate() {
+            if !matches!(inform.url.scheme(), "http" | "https") {
+                let rule = format!("`{}` is no address; `https://…` would have passed", inform.url);
+                return Err(SettingsError::value(&format!("policy.inform[{index}].url"), rule));
+            }
+            if !inform.party.contains(':') {
+                let rule = format!("`{}` is no URI; `urn:…` or `https://…` would have passed", inform.party);
+                return Err(SettingsError::value(&format!("policy.inform[{index}].party"), rule));
+            }
         }
         Ok(())
     }
@@ -448,6 +513,9 @@ impl Settings {
         self.data.sink_root.iter_mut().for_each(join);
         self.management.token_file.iter_mut().for_each(join);
         self.automation.rules.iter_mut().for_each(join);
+        if let Some(LogTarget::File(file)) = &mut self.policy.log {
+            join(file);
+        }
         self.insecure.iter_mut().flat_map(|insecure| &mut insecure.seed).for_each(join);
         self
     }
@@ -550,6 +618,8 @@ mod tests {
                 "protocol.listen",
             ),
             (format!("{MINIMAL}\n[insecure]\ninitiation_listen = \"127.0.0.1:0\""), "`insecure`"),
+            (format!("{MINIMAL}\n[policy]\nlog = \"ftp://log.example\""), "policy.log"),
+            (format!("{MINIMAL}\n[[policy.inform]]\nparty = \"them\"\nurl = \"http://a.example\""), "inform[0].party"),
             ("profile = \"insecure\"\nparticipant_id = \"a\"\ndata_dir = \"x\"\n[insecure]\ninitiation_listen = \"0.0.0.0:1\"".to_owned(), "insecure.initiation_listen"),
         ] {
             let error = Settings::parse(&text).unwrap_err().to_string();

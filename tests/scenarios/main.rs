@@ -6,6 +6,7 @@ mod catalog;
 mod crash;
 mod edc;
 mod enforcement;
+mod facts;
 mod misbehaving_peer;
 mod negotiation;
 mod policy;

@@ -45,6 +45,8 @@ struct Settled<T> {
     /// The states that were entered so far, where a rule counts them.
     visits: Visits,
     changed: bool,
+    /// Which facts it was decided by.
+    epoch: u64,
 }
 
 /// What the data plane is told after the commit.
@@ -110,8 +112,16 @@ impl Control {
         visits: Visits,
     ) -> Result<Settled<Negotiation>, ControlError> {
         let now = self.now();
-        let mut settled =
-            Settled { next: negotiation, batch, outgoing: Vec::new(), flow: None, later: None, visits, changed: false };
+        let mut settled = Settled {
+            next: negotiation,
+            batch,
+            outgoing: Vec::new(),
+            flow: None,
+            later: None,
+            visits,
+            changed: false,
+            epoch: 0,
+        };
         settled.batch.now = now;
         let settle_rules = input.is_none();
         let refused = match (&input, &settled.next.pending) {
@@ -230,7 +240,7 @@ impl Control {
         batch: Batch,
     ) -> Result<Advanced<Transfer>, ControlError> {
         let settled = self.settle_transfer(transfer, input, batch).await?;
-        let Settled { next, mut batch, outgoing, flow, later, changed, .. } = settled;
+        let Settled { next, mut batch, outgoing, flow, later, changed, epoch, .. } = settled;
         if !changed && !batch.outbox_done.is_empty() {
             batch.transfer_detail = None;
             self.parts.store.commit(batch).await?;
@@ -248,6 +258,13 @@ impl Control {
                 self.wake.notify_one();
             }
             self.after_transfer_commit(&next, detail, matches!(flow, Some(FlowOrder::Start))).await;
+            if epoch != self.facts_epoch()
+                && let Some(control) = self.arc()
+            {
+                // A fact changed after we had decided, and whoever changed it may not have seen this transfer yet.
+                let id = next.id.clone();
+                self.spawn(async move { control.decide_one_again(&id).await });
+            }
         }
         if let Some(decision) = later {
             self.decide_transfer_later(next.clone(), decision);
@@ -263,8 +280,16 @@ impl Control {
     ) -> Result<Settled<Transfer>, ControlError> {
         let now = self.now();
         let visits = self.visits(&transfer.id).await?;
-        let mut settled =
-            Settled { next: transfer, batch, outgoing: Vec::new(), flow: None, later: None, visits, changed: false };
+        let mut settled = Settled {
+            next: transfer,
+            batch,
+            outgoing: Vec::new(),
+            flow: None,
+            later: None,
+            visits,
+            changed: false,
+            epoch: self.facts_epoch(),
+        };
         settled.batch.now = now;
         let settle_rules = input.is_none();
         let refused = match (&input, &settled.next.pending) {
@@ -273,7 +298,7 @@ impl Control {
             }
             _ => None,
         };
-        let permission = self.permission(&settled.next, now).await?;
+        let permission = self.permission(&settled.next, settled.batch.transfer_detail.as_ref(), now).await?;
         if let Some(input) = input {
             let facts = transfer::Facts { now, message_id: self.fresh_message_id(), permission: permission.clone() };
             let outcome = settled.next.clone().step(input, &facts)?;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use kontor_core::catalog;
 use kontor_core::id::{DatasetId, OfferId, ParticipantId};
-use kontor_core::negotiation::Offer;
+use kontor_core::negotiation::{Offer, Role};
 use kontor_core::policy;
 use kontor_core::refusal::{Fault, Refusal};
 use kontor_vocab::context::compact;
@@ -20,6 +20,7 @@ pub use query::CatalogQuery;
 
 use super::Control;
 use super::error::ControlError;
+use super::fact::{Change, checked_labels};
 use super::wire_format;
 use crate::data::SourceRoots;
 use crate::model::{AuditRecord, DatasetRecord, OfferRecord, PolicyRecord};
@@ -163,8 +164,11 @@ impl Control {
         record: &DatasetRecord,
         peer: Option<&ParticipantId>,
     ) -> Result<Option<Dataset>, ControlError> {
-        let world = policy::World { now: self.now(), ..policy::World::default() };
-        let capabilities = policy::Capabilities::default();
+        let world = match peer {
+            Some(peer) => self.world_before(peer, Some(record)).await?,
+            None => policy::World::default(),
+        };
+        let capabilities = self.capable(Role::Provider);
         let offers: Vec<PolicyDocument> = self
             .parts
             .store
@@ -333,17 +337,24 @@ impl Control {
         Ok(wire_format::offer(policy.with("target", dataset))?)
     }
 
-    /// Adds or replaces a dataset.
+    /// Adds or replaces a dataset; gives it as it is kept. Once it answers, nothing flows any more that rested on other
+    /// labels.
     ///
     /// # Errors
-    /// [`ControlError::Store`] when it cannot be kept.
-    pub async fn put_dataset(&self, record: DatasetRecord) -> Result<(), ControlError> {
+    /// [`ControlError::Refused`] when a label is none, or its source must not be offered like this.
+    pub async fn put_dataset(&self, mut record: DatasetRecord) -> Result<DatasetRecord, ControlError> {
+        record.labels = checked_labels(record.labels, &self.parts.capabilities.vocabulary)?;
+        for offer in self.parts.store.offers_of(&record.id).await? {
+            self.check_next_policy(&record.source, &offer.offer.policy).await?;
+        }
         let now = self.now();
         let line = catalogue_line(now, "catalog.dataset", format!("dataset `{}` offered: {}", record.id, record.title));
+        let kept = record.clone();
         let batch = Batch { now, datasets: vec![(record, Expect::Any)], audit: vec![line], ..Batch::default() };
         self.parts.store.commit(batch).await?;
         self.published.notify_waiters();
-        Ok(())
+        self.decide_again(&Change::Labels(kept.id.clone())).await;
+        Ok(kept)
     }
 
     /// Withdraws a dataset and its offers; agreements stay, but nothing flows any more.
@@ -367,7 +378,7 @@ impl Control {
     /// # Errors
     /// [`ControlError::Refused`] when it asks for what cannot be enforced here.
     pub async fn put_policy(&self, record: PolicyRecord) -> Result<(), ControlError> {
-        policy::enforceable(&record.document, &policy::Capabilities::default())?;
+        self.enforceable(&record.document, Role::Provider)?;
         let batch = Batch { now: self.now(), policies: vec![(record, Expect::Any)], ..Batch::default() };
         self.parts.store.commit(batch).await?;
         Ok(())
@@ -379,8 +390,8 @@ impl Control {
     /// [`ControlError::Refused`] when the dataset does not exist, or the policy asks for what
     /// cannot be enforced here: it is never put up and then ignored.
     pub async fn put_offer(&self, record: OfferRecord) -> Result<(), ControlError> {
-        policy::enforceable(&record.offer.policy, &policy::Capabilities::default())?;
-        if self.parts.store.dataset(&record.offer.dataset).await?.is_none() {
+        self.enforceable(&record.offer.policy, Role::Provider)?;
+        let Some(dataset) = self.parts.store.dataset(&record.offer.dataset).await? else {
             return Err(Refusal::new(
                 Fault::NotFound,
                 "catalog.dataset",
@@ -389,7 +400,8 @@ impl Control {
             .at("dataset")
             .cure("the id of a dataset that was added before")
             .into());
-        }
+        };
+        self.check_next_policy(&dataset.value.source, &record.offer.policy).await?;
         let now = self.now();
         let line = catalogue_line(
             now,

@@ -144,7 +144,7 @@ impl Control {
         }
     }
 
-    fn backoff(&self, attempts: u32) -> Duration {
+    pub(super) fn backoff(&self, attempts: u32) -> Duration {
         let delivery = &self.parts.delivery;
         let doubled = delivery.backoff_ms.saturating_mul(1 << attempts.saturating_sub(1).min(16));
         Duration::from_millis(doubled.min(delivery.backoff_ms_max))

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use kontor_core::catalog;
 use kontor_core::id::{AgreementId, OfferId, ParticipantId, ProcessId};
 use kontor_core::negotiation::{Command, Input, Message, Negotiation, Offer, OfferKind, Received, Related, Role};
-use kontor_core::policy;
 use kontor_core::refusal::{Fault, Refusal};
 use kontor_vocab::odrl::PolicyDocument;
 use url::Url;
@@ -155,7 +154,7 @@ impl Control {
         let terms = match &message {
             Message::Request { offer } | Message::Offer { offer } => self.terms_of(peer, loaded.role, offer).await?,
             Message::Agreement { agreement } => {
-                policy::enforceable(&agreement.policy, &policy::Capabilities::default())?;
+                self.enforceable(&agreement.policy, Role::Consumer)?;
                 Ok(OfferKind::Published.into())
             }
             Message::Accepted | Message::Verification | Message::Finalized | Message::Termination { .. } => {
@@ -235,7 +234,7 @@ impl Control {
     /// [`ControlError::Refused`] where the offer asks for what we cannot enforce, or the address
     /// is none that we call.
     pub async fn request(&self, new: NewNegotiation) -> Result<Negotiation, ControlError> {
-        policy::enforceable(&new.offer.policy, &policy::Capabilities::default())?;
+        self.enforceable(&new.offer.policy, Role::Consumer)?;
         let address = self.checked_callback(&new.address, "address")?;
         let fresh = Negotiation::begin(
             self.fresh_process_id(),
@@ -255,7 +254,7 @@ impl Control {
     /// # Errors
     /// As [`Control::request`].
     pub async fn offer_unasked(&self, new: NewNegotiation) -> Result<Negotiation, ControlError> {
-        policy::enforceable(&new.offer.policy, &policy::Capabilities::default())?;
+        self.enforceable(&new.offer.policy, Role::Provider)?;
         let address = self.checked_callback(&new.address, "address")?;
         let fresh = Negotiation::begin(
             self.fresh_process_id(),
@@ -286,7 +285,8 @@ impl Control {
         }
         let kind = match &command {
             Command::Request { offer } | Command::Offer { offer } => {
-                policy::enforceable(&offer.policy, &policy::Capabilities::default())?;
+                let role = if matches!(command, Command::Request { .. }) { Role::Consumer } else { Role::Provider };
+                self.enforceable(&offer.policy, role)?;
                 OfferKind::Counter
             }
             Command::Accept
@@ -340,12 +340,11 @@ impl Control {
             Role::Provider => {
                 let offers: Vec<_> =
                     self.parts.store.offers_of(&offer.target).await?.into_iter().map(|record| record.offer).collect();
-                let world = policy::World { now: self.now(), ..policy::World::default() };
-                catalog::relate(&offers, offer, peer, &world, &policy::Capabilities::default())
+                let dataset = self.parts.store.dataset(&offer.target).await?;
+                let world = self.world_before(peer, dataset.as_ref().map(|dataset| &dataset.value)).await?;
+                catalog::relate(&offers, offer, peer, &world, &self.capable(role))
             }
-            Role::Consumer => {
-                policy::enforceable(&offer.policy, &policy::Capabilities::default()).map(|_| OfferKind::Counter.into())
-            }
+            Role::Consumer => self.enforceable(&offer.policy, Role::Consumer).map(|_| OfferKind::Counter.into()),
         })
     }
 

@@ -8,25 +8,29 @@ use kontor_core::effect::StopReason;
 use kontor_core::id::{AgreementId, ParticipantId, ProcessId};
 use kontor_core::negotiation::{MessageName as Finalizing, Role};
 use kontor_core::peer::VerifiedPeer;
-use kontor_core::policy;
+use kontor_core::policy::{self, DueDuty};
 use kontor_core::refusal::{Fault, Refusal};
 use kontor_core::transfer::{Begin, Command, Input, Message, MessageName, Received, State, StateName, Transfer};
 use kontor_vocab::iri::FORMAT_HTTP_PULL;
 use kontor_wire::token::{random_token, token_digest};
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use url::Url;
 
 use super::Control;
 use super::advance::Advanced;
 use super::automation::Action;
+use super::duty::{Occasion, Receipt};
 use super::error::ControlError;
 use super::wire_format::{self, Parsed};
 use crate::data::FlowEvent;
 use crate::data::gate::{GrantSpec, StopKind};
 use crate::data::puller::{self, PullJob, PullResult};
 use crate::data::stage::PseudonymKey;
-use crate::model::{AgreementRecord, AgreementState, AuditRecord, FlowReport, SinkSpec, TokenBinding, TransferDetail};
+use crate::model::{
+    AgreementRecord, AgreementState, AuditRecord, DutyRecord, FlowReport, SinkSpec, TokenBinding, TransferDetail,
+};
 use crate::store::{Batch, Page, StoreError, TakeUse, TransferFilter};
 
 /// A resumed flow may go back this far behind what was sent before it counts as another use:
@@ -40,6 +44,14 @@ pub struct Opening {
     member: Option<String>,
     /// How far it came, once it ended early.
     cut_at: Option<u64>,
+    /// What it was let through with.
+    duties: Vec<DueDuty>,
+}
+
+/// A decision with the agreement that it is of.
+pub(super) struct Decided {
+    pub(super) record: AgreementRecord,
+    pub(super) decision: policy::Decision,
 }
 
 /// Which message an endpoint takes, as its path says.
@@ -300,7 +312,7 @@ impl Control {
             format: format.to_owned(),
             purpose,
         });
-        self.permission(&fresh, self.now()).await??;
+        self.permission(&fresh, None, self.now()).await??;
         let mut detail = TransferDetail::new(fresh.id.clone());
         detail.auto_start = sink.is_some();
         detail.sink = sink;
@@ -379,16 +391,19 @@ impl Control {
     pub(super) async fn permission(
         &self,
         transfer: &Transfer,
+        detail: Option<&TransferDetail>,
         now: Timestamp,
     ) -> Result<Result<Option<Timestamp>, Refusal>, ControlError> {
-        Ok(self.decision(transfer, now).await?.map(|decision| decision.valid_until))
+        Ok(self.decision(transfer, detail, now).await?.map(|decided| decided.decision.valid_until))
     }
 
-    async fn decision(
+    /// The policy's decision with the agreement that it is of; `detail` where it is known already.
+    pub(super) async fn decision(
         &self,
         transfer: &Transfer,
+        detail: Option<&TransferDetail>,
         now: Timestamp,
-    ) -> Result<Result<policy::Decision, Refusal>, ControlError> {
+    ) -> Result<Result<Decided, Refusal>, ControlError> {
         let Some(loaded) = self.parts.store.agreement(&transfer.agreement).await? else {
             return Ok(Err(denied(format!("there is no agreement `{}`", transfer.agreement))));
         };
@@ -410,7 +425,13 @@ impl Control {
         // Before the first byte the question is whether one more use may be taken; afterwards
         // whether those that were taken are still within the limit.
         let uses = if before && transfer.role == Role::Provider { taken + 1 } else { taken.max(1) };
-        Ok(decide(&record, now, uses))
+        let stored = match detail {
+            Some(_) => None,
+            None => self.parts.store.transfer_detail(&transfer.id).await?,
+        };
+        let binding = detail.or(stored.as_ref()).and_then(|detail| detail.binding.as_ref());
+        let decision = self.decide(&record, transfer, binding, now, uses).await?;
+        Ok(decision.map(|decision| Decided { record, decision }))
     }
 
     /// What the data plane is told after a commit: grants follow the state.
@@ -428,9 +449,13 @@ impl Control {
                 }
                 if transfer.state.name().is_terminal() {
                     self.openings().remove(&transfer.id);
+                    self.interests().remove(&transfer.id);
                 }
             }
             Role::Consumer => {
+                if transfer.state.name().is_terminal() {
+                    self.interests().remove(&transfer.id);
+                }
                 if flow {
                     self.start_pull(transfer.clone(), detail).await;
                 }
@@ -440,6 +465,7 @@ impl Control {
                 {
                     let (root, id) = (self.parts.sink_root.clone(), transfer.id.clone());
                     if transfer.state.name() == StateName::Terminated {
+                        self.received_all_the_same(transfer, &sink).await;
                         puller::discard_parts(&root, &sink, &id);
                     } else {
                         drop(tokio::task::spawn_blocking(move || puller::forget_received(&root, &sink, &id)));
@@ -449,13 +475,17 @@ impl Control {
         }
     }
 
-    async fn open_grant(&self, transfer: &Transfer, detail: Option<TransferDetail>) -> Result<(), ControlError> {
+    pub(super) async fn open_grant(
+        &self,
+        transfer: &Transfer,
+        detail: Option<TransferDetail>,
+    ) -> Result<(), ControlError> {
         let detail = match detail {
             Some(detail) => Some(detail),
             None => self.parts.store.transfer_detail(&transfer.id).await?,
         };
-        let Some((token_digest, binding)) = detail.and_then(|detail| Some((detail.token_digest?, detail.binding?)))
-        else {
+        let Some(detail) = detail else { return Ok(()) };
+        let (Some(token_digest), Some(binding)) = (detail.token_digest.clone(), detail.binding.clone()) else {
             return Ok(());
         };
         let Some(loaded) = self.parts.store.dataset(&transfer.dataset).await? else {
@@ -463,8 +493,16 @@ impl Control {
             return Ok(());
         };
         let dataset = loaded.value;
-        let valid_until = self.permission(transfer, self.now()).await?.unwrap_or(Some(self.now()));
-        let terms = policy::StreamTerms::default();
+        if let Some(agreement) = self.parts.store.agreement(&transfer.agreement).await? {
+            // What came here after the offer was put up is not handed on under wider terms either.
+            self.check_next_policy(&dataset.source, &agreement.value.agreement.policy).await?;
+        }
+        let now = self.now();
+        let (valid_until, terms) = match self.decision(transfer, Some(&detail), now).await? {
+            Ok(Decided { decision, .. }) => (decision.valid_until, decision.terms),
+            // Open for nothing: the holder of the token is told why.
+            Err(_) => (Some(now), policy::StreamTerms::default()),
+        };
         let secret = &self.parts.pseudonym_secret;
         self.parts.grants.open(GrantSpec {
             transfer: transfer.id.clone(),
@@ -593,15 +631,28 @@ impl Control {
         if transfer.state.name() != StateName::Started || transfer.pending.is_some() {
             return Err(denied(format!("the transfer is {}", transfer.state.name().as_str())).into());
         }
-        let decision = self.decision(&transfer, self.now()).await??;
+        let Decided { record, decision } = self.decision(&transfer, None, self.now()).await??;
         let key = self.use_key(id, &flow, member.as_deref(), offset);
         let now = self.now();
+        let begins = Occasion {
+            record: &record,
+            transfer: &transfer,
+            event: "use.begins",
+            name: &flow,
+            at: now,
+            detail: json!({ "flow": flow, "member": member, "offset": offset }),
+        };
+        self.log_before(&decision.duties, &begins).await?;
+        // One reading makes one notice, however often it is resumed.
+        let duties = self.owed(&decision.duties, &Occasion { name: &key, ..begins.clone() }, false, true);
+        let wakes = !duties.is_empty();
         let batch = Batch {
             now,
+            duties,
             take_use: Some(TakeUse {
                 agreement: transfer.agreement.clone(),
                 transfer: id.clone(),
-                flow: key,
+                flow: key.clone(),
                 max: decision.uses_max,
             }),
             audit: vec![AuditRecord {
@@ -615,7 +666,11 @@ impl Control {
             ..Batch::default()
         };
         self.parts.store.commit(batch).await?;
-        self.openings().entry(id.clone()).or_default().push(Opening { flow, member, cut_at: None });
+        if wakes {
+            self.duty_wake.notify_one();
+        }
+        let duties = decision.duties;
+        self.openings().entry(id.clone()).or_default().push(Opening { flow, member, cut_at: None, duties });
         Ok(())
     }
 
@@ -643,6 +698,7 @@ impl Control {
 
     async fn flow_ended(&self, report: FlowReport) {
         let id = report.transfer.clone();
+        let mut duties = Vec::new();
         if let Some(openings) = self.openings().get_mut(&id)
             && let Some(opening) = openings.iter_mut().find(|opening| opening.flow == report.id)
         {
@@ -650,10 +706,14 @@ impl Control {
                 crate::model::FlowOutcome::Whole => None,
                 _ => Some(report.offset + report.bytes),
             };
+            duties.clone_from(&opening.duties);
         }
         let now = self.now();
+        let duties = self.owed_at_the_end(&report, &duties, now).await;
+        let wakes = !duties.is_empty();
         let batch = Batch {
             now,
+            duties,
             audit: vec![AuditRecord {
                 at: now,
                 process: Some(id.clone()),
@@ -676,7 +736,35 @@ impl Control {
         if let Err(error) = self.parts.store.commit(batch).await {
             tracing::error!(transfer.id = %id, %error, "a flow report was not kept");
         }
+        if wakes {
+            self.duty_wake.notify_one();
+        }
         self.changed(&id);
+    }
+
+    /// The log entry about a flow that is over, where the agreement asks for a log.
+    async fn owed_at_the_end(&self, report: &FlowReport, duties: &[DueDuty], at: Timestamp) -> Vec<DutyRecord> {
+        if duties.is_empty() {
+            return Vec::new();
+        }
+        let (agreement, transfer) =
+            tokio::join!(self.parts.store.agreement(&report.agreement), self.parts.store.transfer(&report.transfer));
+        let (Ok(Some(agreement)), Ok(Some(transfer))) = (agreement, transfer) else {
+            tracing::error!(transfer.id = %report.transfer, "the end of a flow could not be logged");
+            return Vec::new();
+        };
+        let ended = Occasion {
+            record: &agreement.value,
+            transfer: &transfer.value,
+            event: "use.ended",
+            name: &report.id,
+            at,
+            detail: json!({
+                "flow": report.id, "offset": report.offset, "bytes": report.bytes,
+                "digest_blake3": report.digest_blake3, "outcome": report.outcome,
+            }),
+        };
+        self.owed(duties, &ended, true, false)
     }
 
     /// Starts pulling as consumer, in its own task; a running pull of the transfer is stopped.
@@ -722,6 +810,14 @@ impl Control {
             return self.fail_pull(&transfer, format!("the data address is refused: {error}")).await;
         }
         let began = self.now();
+        match self.receive(&transfer, &sink).await {
+            Ok(Receipt::Expected) => {}
+            Ok(Receipt::Deleted) => {
+                self.pulls().remove(&transfer.id);
+                return self.note(&transfer, "flow.stopped", "the data was received and deleted".to_owned()).await;
+            }
+            Err(error) => return self.fail_pull(&transfer, error.to_string()).await,
+        }
         let mut wait = Duration::from_millis(self.parts.delivery.backoff_ms);
         loop {
             let job = PullJob {
@@ -742,6 +838,10 @@ impl Control {
                 PullResult::Done { bytes, digest_blake3 } => {
                     tracing::info!(transfer.id = %transfer.id, bytes, digest_blake3, "received whole and verified");
                     self.pulls().remove(&transfer.id);
+                    if let Err(error) = self.received(&transfer, bytes, digest_blake3).await {
+                        // The transfer stays open, so that the next start takes this up again.
+                        return tracing::error!(transfer.id = %transfer.id, %error, "what was received was not kept");
+                    }
                     if let Err(error) = self.decide_transfer(&transfer.id, Command::Complete).await {
                         tracing::warn!(transfer.id = %transfer.id, %error, "the completion was refused");
                     }
@@ -897,26 +997,6 @@ fn of_member(member: Option<&str>) -> String {
     member.map(|member| format!(" of `{member}`")).unwrap_or_default()
 }
 
-fn denied(message: String) -> Refusal {
+pub(super) fn denied(message: String) -> Refusal {
     Refusal::new(Fault::Denied, "policy.denied", message).by("ODRL 2.2, default deny")
-}
-
-/// The agreement's policy, asked whether its consumer may use its target now.
-fn decide(record: &AgreementRecord, now: Timestamp, uses: u64) -> Result<policy::Decision, Refusal> {
-    let agreement = &record.agreement;
-    let model = policy::enforceable(&agreement.policy, &policy::Capabilities::default())?;
-    let request = policy::Request {
-        action: "use".to_owned(),
-        assignee: agreement.assignee.clone(),
-        target: Some(agreement.target.to_string()),
-    };
-    let world =
-        policy::World { now, agreed_at: Some(agreement.agreed_at), uses: Some(uses), ..policy::World::default() };
-    let decision = policy::evaluate(&model, &request, &world);
-    if decision.allowed {
-        return Ok(decision);
-    }
-    let why: Vec<String> =
-        decision.reasons.iter().map(|reason| format!("{}: {}", reason.path, reason.message)).collect();
-    Err(denied(format!("the policy of agreement `{}` says no: {}", agreement.id, why.join("; "))))
 }

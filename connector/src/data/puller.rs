@@ -111,6 +111,23 @@ pub fn discard_parts(sink_root: &Path, sink: &SinkSpec, transfer: &ProcessId) {
     }
 }
 
+/// Where a transfer's data is put: the absolute path. Blocks.
+///
+/// # Errors
+/// Why there is no such place, in words.
+pub fn place(sink_root: &Path, sink: &SinkSpec, transfer: &ProcessId) -> Result<PathBuf, String> {
+    let (SinkSpec::File { path } | SinkSpec::Directory { path }) = sink;
+    Target::make(sink_root, path, transfer).map(|target| target.path).map_err(|error| error.to_string())
+}
+
+/// What a transfer brought whole, as long as nobody has committed that it is done: bytes and digest. Blocks.
+#[must_use]
+pub fn arrived(sink_root: &Path, sink: &SinkSpec, transfer: &ProcessId) -> Option<(u64, String)> {
+    let (SinkSpec::File { path } | SinkSpec::Directory { path }) = sink;
+    let received = Target::find(sink_root, path, transfer).ok()?.received().ok()??;
+    Some((received.bytes, received.digest))
+}
+
 /// Forgets what was kept for the case that a pull that is done dies before anyone knows. Blocks. For the one who has
 /// committed that it is done.
 pub fn forget_received(sink_root: &Path, sink: &SinkSpec, transfer: &ProcessId) {

@@ -2,6 +2,8 @@
 //! the field, the rule and the cure.
 
 pub mod catalog;
+pub mod duty;
+pub mod fact;
 pub mod negotiation;
 pub mod operation;
 pub mod policy;
@@ -34,6 +36,8 @@ pub fn router(control: Arc<Control>) -> Router {
     let routes = Router::new()
         .merge(operation::routes())
         .merge(catalog::routes())
+        .merge(duty::routes())
+        .merge(fact::routes())
         .merge(policy::routes())
         .merge(negotiation::routes())
         .merge(transfer::routes());

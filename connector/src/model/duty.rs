@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use kontor_core::id::{AgreementId, ParticipantId, ProcessId};
 use kontor_core::negotiation::Role;
+use kontor_core::policy::DueDuty;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -119,6 +120,9 @@ pub struct ReceivedRecord {
     pub counterparty: ParticipantId,
     /// The absolute path of the file or directory.
     pub path: String,
+    /// The duties that came with the permission to fetch it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub duties: Vec<DueDuty>,
     /// How far it is.
     pub state: ReceivedState,
 }

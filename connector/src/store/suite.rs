@@ -246,6 +246,7 @@ fn received(state: ReceivedState) -> ReceivedRecord {
         agreement: agreement_id("a"),
         counterparty: who("them"),
         path: "/received/ships.csv".to_owned(),
+        duties: Vec::new(),
         state,
     }
 }

@@ -80,7 +80,7 @@ async fn put_dataset(State(control): State<Arc<Control>>, body: Result<Bytes, By
         labels: new.labels,
         created: jiff::Timestamp::now(),
     };
-    control.put_dataset(record.clone()).await?;
+    let record = control.put_dataset(record).await?;
     Ok(reply(StatusCode::CREATED, &record))
 }
 
