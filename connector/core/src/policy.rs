@@ -5,6 +5,7 @@
 //! never means true. The numbered rules are in `SEMANTICS.md`.
 
 pub mod capability;
+pub mod class;
 mod compare;
 mod describe;
 pub mod duty;
@@ -162,6 +163,9 @@ pub struct Reason {
     pub message: String,
 }
 
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod class_tests;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod fact_tests;

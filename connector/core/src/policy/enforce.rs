@@ -182,7 +182,7 @@ impl Held<'_> {
                 let source = operand(&test.operand).and_then(|spec| spec.source).or_else(defined);
                 match source {
                     Some(source) if self.capabilities.sources.contains(&source) => None,
-                    Some(source) => Some(format!("{} is not asked for", source.about())),
+                    Some(source) => Some(format!("it is known from {}, which nobody hands in", source.about())),
                     None => Some("nobody knows it".to_owned()),
                 }
             }

@@ -237,8 +237,12 @@ fn payments(rule: &mut Map<String, Value>) {
         let mut refinements = Vec::new();
         if let Value::Object(payment) = &mut payment {
             // Sale or rent: what the frequency says better.
-            payment.shift_remove("ids:contract");
-            if let Some(frequency) = payment.shift_remove("ids:frequency") {
+            let mut take = |name: &str| {
+                let whole = payment.shift_remove(&format!("{IDS}{name}"));
+                payment.shift_remove(&format!("ids:{name}")).or(whole)
+            };
+            take("contract");
+            if let Some(frequency) = take("frequency") {
                 refinements.push(every(&frequency));
             }
         }
