@@ -11,7 +11,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use kontor_core::id::ParticipantId;
 use kontor_core::policy::model::RuleKind;
-use kontor_core::policy::{Policy, Request, World, parse};
+use kontor_core::policy::{ASSIGNEE_COLLECTIONS, FactValue, Facts, Policy, Request, TARGET_COLLECTIONS, World, parse};
 use kontor_vocab::context::{compact, compact_term};
 use kontor_vocab::odrl::PolicyDocument;
 use oxrdf::vocab::rdf;
@@ -114,8 +114,8 @@ fn read_case(name: &str, graph: &Graph, policies: &Named, requests: &Named, worl
         let id = one_iri(graph, &case, &format!("{}{member}", iri::EX)).ok_or(format!("it names no {member}"))?;
         if among.contains_key(&id) { Ok(id) } else { Err(format!("its {member} `{id}` is not there")) }
     };
-    let (policy, request, world) = (part("policy", policies)?, part("request", requests)?, part("sotw", worlds)?);
-    let document = policy_document(&policies[&policy], &policy)?;
+    let (policy_id, request, world) = (part("policy", policies)?, part("request", requests)?, part("sotw", worlds)?);
+    let document = policy_document(&policies[&policy_id], &policy_id)?;
     let policy =
         parse(&document).map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
     let request = read_request(&requests[&request], &request)?;
@@ -128,7 +128,7 @@ fn read_case(name: &str, graph: &Graph, policies: &Named, requests: &Named, worl
         request,
         expected: read_expected(graph)?,
     };
-    case.world = read_world(&worlds[&world])?;
+    case.world = read_world(&worlds[&world], &case.request, &policies[&policy_id])?;
     Ok(case)
 }
 
@@ -202,10 +202,28 @@ fn read_request(graph: &Graph, id: &str) -> Result<Request, String> {
     })
 }
 
-fn read_world(graph: &Graph) -> Result<World, String> {
+/// The suite's world is closed: who is not said to be part of a collection is not.
+fn read_world(graph: &Graph, request: &Request, policy: &Graph) -> Result<World, String> {
     let now = one_text(graph, iri::NOW, iri::ISSUED).ok_or("the state of the world has no time")?;
     let now: Timestamp = now.parse().map_err(|error| format!("`{now}`: {error}"))?;
-    Ok(World { now, ..World::default() })
+    let target = request.target.as_deref().unwrap_or_default();
+    let facts = Facts::default()
+        .with(ASSIGNEE_COLLECTIONS, FactValue::names(collections_of(graph, request.assignee.as_str(), policy)))
+        .with(TARGET_COLLECTIONS, FactValue::names(collections_of(graph, target, policy)));
+    Ok(World { now, facts, ..World::default() })
+}
+
+/// The collections that something is part of. A collection and the source that the policy names for it are one.
+fn collections_of(graph: &Graph, member: &str, policy: &Graph) -> Vec<String> {
+    let [part_of, source] = ["partOf", "source"].map(|name| format!("{}{name}", iri::ODRL));
+    let mut collections = Vec::new();
+    let named = NamedNodeRef::new_unchecked(member);
+    for collection in graph.objects_for_subject_predicate(named, NamedNodeRef::new_unchecked(&part_of)) {
+        let collection = text_of(collection);
+        collections.extend(one_iri(policy, &collection, &source));
+        collections.push(collection);
+    }
+    collections
 }
 
 fn read_expected(graph: &Graph) -> Result<Expected, String> {
