@@ -1,9 +1,15 @@
 //! Policies, requests and states of the world made from bytes, so that the property tests (random bytes) and the
 //! fuzzers (bytes that reach new code) make the same ones. Fewer and smaller bytes make simpler ones.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
 use kontor_core::id::ParticipantId;
-use kontor_core::policy::{Request, World};
+use kontor_core::policy::{
+    ASSIGNEE_COLLECTIONS, DutyKey, DutyState, FactValue, Facts, Request, Standing, TARGET_COLLECTIONS, World, parse,
+};
+use kontor_vocab::odrl::PolicyDocument;
 use serde_json::{Value, json};
 
 /// Bytes, taken one after the other; all further ones are zero.
@@ -56,16 +62,50 @@ pub(crate) const ACTIONS: [(&str, &[&str]); 9] = [
 /// What durations are made of: seconds, and units without a fixed length.
 pub(crate) const DURATIONS: [&str; 8] = ["PT0S", "PT3S", "PT7S", "PT10S", "P1D", "P1M", "P1Y2M3DT4H5M6S", "P2W"];
 
+/// Purposes and events.
+pub(crate) const NAMES: [&str; 3] = ["urn:name:1", "urn:name:2", "urn:name:3"];
+/// Collections of parties and of assets.
+pub(crate) const COLLECTIONS: [&str; 2] = ["urn:collection:1", "urn:collection:2"];
+/// The security profiles of the IDS, the lowest first.
+pub(crate) const LEVELS: [&str; 3] =
+    ["idsc:BASE_SECURITY_PROFILE", "idsc:TRUST_SECURITY_PROFILE", "idsc:TRUST_PLUS_SECURITY_PROFILE"];
+
 /// Instants of generated policies are a few seconds apart.
 pub(crate) fn instant(second: usize) -> Timestamp {
     Timestamp::from_second(1_900_000_000 + second as i64).unwrap_or_default()
+}
+
+/// A policy, what is asked of it, and the state of the world.
+pub(crate) fn case(bytes: &[u8]) -> (Value, Request, World) {
+    let mut choices = Choices(bytes);
+    let keys: Vec<DutyKey> = keys().values().cloned().collect();
+    (policy(&mut choices), request(&mut choices), world(&mut choices, &keys))
+}
+
+/// The keys of the duties that are generated, by their actions: the engine's, because states are kept by them.
+pub(crate) fn keys() -> &'static BTreeMap<String, DutyKey> {
+    static KEYS: LazyLock<BTreeMap<String, DutyKey>> = LazyLock::new(|| {
+        #[expect(clippy::unwrap_used, reason = "the duties are below")]
+        let key = |action: &&str| {
+            let policy = json!({"permission": [{"action": "use", "duty": [duty(action)]}]});
+            let policy = parse(&PolicyDocument::from_value(policy).unwrap()).unwrap();
+            ((*action).to_owned(), policy.rules[0].duties[0].term.clone().unwrap().key)
+        };
+        DUTIES.iter().map(key).collect()
+    });
+    &KEYS
 }
 
 /// A policy document in compact form, sometimes with what its rules have in common said once.
 pub(crate) fn policy(choices: &mut Choices<'_>) -> Value {
     let mut policy = json!({"@type": "Offer"});
     for (member, counts) in [("permission", &[1, 1, 2, 3, 0]), ("prohibition", &[0, 0, 0, 1, 2])] {
-        let rules: Vec<Value> = (0..choices.one(counts)).map(|_| rule(choices)).collect();
+        let mut rules: Vec<Value> = (0..choices.one(counts)).map(|_| rule(choices)).collect();
+        for rule in rules.iter_mut().filter(|_| member == "permission") {
+            if choices.once_in(5) {
+                rule["duty"] = json!([choices.one(&DUTIES.map(duty))]);
+            }
+        }
         if !rules.is_empty() {
             policy[member] = json!(rules);
         }
@@ -82,6 +122,14 @@ pub(crate) fn policy(choices: &mut Choices<'_>) -> Value {
     policy
 }
 
+/// The duties of generated permissions: to be done before the use, or after it.
+pub(crate) const DUTIES: [&str; 3] = ["compensate", "obtainConsent", "delete"];
+
+/// A duty by its action.
+pub(crate) fn duty(action: &str) -> Value {
+    json!({"action": action})
+}
+
 /// A permission or prohibition.
 pub(crate) fn rule(choices: &mut Choices<'_>) -> Value {
     let mut action = vec![if choices.once_in(4) { choices.one(&ACTIONS).0 } else { "use" }];
@@ -93,7 +141,14 @@ pub(crate) fn rule(choices: &mut Choices<'_>) -> Value {
         rule["assignee"] = json!(choices.one(&PARTIES));
     }
     if choices.once_in(6) {
-        rule["target"] = if choices.once_in(3) { json!(ASSETS) } else { json!(choices.one(&ASSETS)) };
+        rule["target"] = match choices.below(4) {
+            0 => json!(ASSETS),
+            1 => json!({"@type": "AssetCollection", "@id": choices.one(&COLLECTIONS)}),
+            _ => json!(choices.one(&ASSETS)),
+        };
+    }
+    if choices.once_in(8) {
+        rule["assignee"] = json!({"@type": "PartyCollection", "@id": choices.one(&COLLECTIONS)});
     }
     let constraints: Vec<Value> = (0..choices.one(&[0, 1, 1, 1, 2, 2, 3])).map(|_| constraint(choices, 3)).collect();
     if !constraints.is_empty() {
@@ -112,7 +167,20 @@ pub(crate) fn constraint(choices: &mut Choices<'_>, depth: usize) -> Value {
     }
     let comparison = choices.one(&["lteq", "lt", "gteq", "gt", "eq", "neq"]);
     let atom = |left: &str, operator: &str, right: Value| json!({"leftOperand": left, "operator": operator, "rightOperand": right});
-    match choices.below(8) {
+    match choices.below(13) {
+        8 | 9 => {
+            let operator = choices.one(&["eq", "neq", "isAnyOf", "isNoneOf", "isAllOf", "isPartOf", "hasPart"]);
+            let mut names = vec![choices.one(&NAMES)];
+            if !matches!(operator, "eq" | "neq") && choices.once_in(2) {
+                names.push(choices.one(&NAMES));
+            }
+            atom(choices.one(&["purpose", "event"]), operator, json!(names))
+        }
+        10 => atom("idsc:SECURITY_LEVEL", comparison, json!(choices.one(&LEVELS))),
+        11 => {
+            let constraint = atom("idsc:QUANTITY", comparison, json!(choices.below(5)));
+            with_unit(constraint, choices.one(&["By", "{record}"]))
+        }
         0..=2 => atom("dateTime", comparison, json!(instant(choices.below(12)).to_string())),
         3 => atom("elapsedTime", comparison, json!(choices.one(&DURATIONS))),
         4 | 5 => atom("count", comparison, json!(choices.below(5))),
@@ -126,6 +194,11 @@ pub(crate) fn constraint(choices: &mut Choices<'_>, depth: usize) -> Value {
     }
 }
 
+fn with_unit(mut constraint: Value, unit: &str) -> Value {
+    constraint["unit"] = json!(unit);
+    constraint
+}
+
 /// What is asked.
 pub(crate) fn request(choices: &mut Choices<'_>) -> Request {
     let action = if choices.once_in(6) { choices.one(&ACTIONS).0 } else { "use" };
@@ -135,12 +208,40 @@ pub(crate) fn request(choices: &mut Choices<'_>) -> Request {
     Request { action: action.to_owned(), assignee: ParticipantId::parse(assignee).unwrap(), target }
 }
 
-/// What is known.
-pub(crate) fn world(choices: &mut Choices<'_>) -> World {
-    World {
+/// What is known. The keys of the duties are the engine's, because only their states are facts.
+pub(crate) fn world(choices: &mut Choices<'_>, keys: &[DutyKey]) -> World {
+    let mut world = World {
         now: instant(choices.below(9)),
         agreed_at: (!choices.once_in(4)).then(|| instant(choices.below(8))),
         uses: (!choices.once_in(4)).then(|| 1 + choices.below(5) as u64),
+        bytes: (!choices.once_in(4)).then(|| choices.below(5) as u64),
+        records: (!choices.once_in(4)).then(|| choices.below(5) as u64),
+        facts: Facts::default(),
         ..World::default()
+    };
+    for (operand, names) in [
+        ("purpose", &NAMES[..]),
+        ("event", &NAMES[..]),
+        (ASSIGNEE_COLLECTIONS, &COLLECTIONS[..]),
+        (TARGET_COLLECTIONS, &COLLECTIONS[..]),
+    ] {
+        let value = FactValue::names(choices.some(2, |choices| choices.one(names)));
+        know(&mut world, operand, value, choices);
+    }
+    let level = FactValue::Level(choices.one(&LEVELS).to_owned());
+    know(&mut world, "idsc:SECURITY_LEVEL", level, choices);
+    for key in keys {
+        let states = [DutyState::Fulfilled, DutyState::Pending, DutyState::Violated, DutyState::Late];
+        let until = choices.once_in(3).then(|| instant(choices.below(12)));
+        world.duties.insert(key.clone(), Standing { state: choices.one(&states), until });
+    }
+    world
+}
+
+fn know(world: &mut World, operand: &str, value: FactValue, choices: &mut Choices<'_>) {
+    match choices.below(5) {
+        0 => {}
+        1 => world.facts.insert_until(operand, value, instant(choices.below(12))),
+        _ => world.facts.insert(operand, value),
     }
 }

@@ -1,5 +1,5 @@
 use jiff::{SignedDuration, Timestamp};
-use kontor_core::policy::{Decision, Request, World, evaluate, parse, terms_digest};
+use kontor_core::policy::{Decision, Facts, Request, World, evaluate, parse, terms_digest};
 use kontor_vocab::odrl::PolicyDocument;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -10,10 +10,7 @@ use super::reference;
 
 /// A policy, what is asked of it, and the state of the world.
 fn case() -> impl Strategy<Value = (Value, Request, World)> {
-    prop::collection::vec(any::<u8>(), 0..160).prop_map(|bytes| {
-        let mut choices = Choices(&bytes);
-        (generate::policy(&mut choices), generate::request(&mut choices), generate::world(&mut choices))
-    })
+    prop::collection::vec(any::<u8>(), 0..220).prop_map(|bytes| generate::case(&bytes))
 }
 
 fn decide(policy: &Value, request: &Request, world: &World) -> Decision {
@@ -39,7 +36,7 @@ fn renamed(value: &Value, sequence: bool, choices: &mut Choices<'_>) -> Value {
                 .collect();
             (1..members.len()).for_each(|at| members.swap(at, choices.below(at + 1)));
             let mut node: Map<String, Value> = members.into_iter().collect();
-            if choices.once_in(2) && !node.contains_key("@value") {
+            if choices.once_in(2) && !node.contains_key("@id") {
                 node.insert("@id".to_owned(), json!(format!("_:b{}", choices.below(256))));
             }
             Value::Object(node)
@@ -77,33 +74,50 @@ fn with(node: &Value, member: &str, value: Value) -> Value {
     node
 }
 
-/// Every world of which less is known than of this one, by one fact.
+/// Every world of which less is known than of this one, by one fact. That a duty was violated is no knowledge that
+/// allows, so duties stay.
 fn blinder(world: &World) -> Vec<World> {
-    vec![World { agreed_at: None, ..world.clone() }, World { uses: None, ..world.clone() }]
+    let mut worlds = vec![
+        World { agreed_at: None, ..world.clone() },
+        World { uses: None, ..world.clone() },
+        World { bytes: None, ..world.clone() },
+        World { records: None, ..world.clone() },
+    ];
+    for (operand, _) in world.facts.iter() {
+        let mut facts = Facts::default();
+        for (name, fact) in world.facts.iter().filter(|(other, _)| *other != operand) {
+            match fact.until {
+                Some(until) => facts.insert_until(name, fact.value.clone(), until),
+                None => facts.insert(name, fact.value.clone()),
+            }
+        }
+        worlds.push(World { facts, ..world.clone() });
+    }
+    worlds
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// S1 to S6, S8, S9, S11, S14.
     #[test]
     fn the_engine_decides_as_the_reference_does((policy, request, world) in case()) {
         let decision = decide(&policy, &request, &world);
-        prop_assert_eq!(decision.allowed, reference::allowed(&policy, &request, &world), "{:#}", policy);
+        prop_assert_eq!(decision.allowed, reference::allowed(&policy, &request, &world, generate::keys()), "{:#}", policy);
     }
 
     /// S10.
     #[test]
     fn a_decision_ends_when_the_reference_changes_its_mind((policy, request, world) in case()) {
         let decision = decide(&policy, &request, &world);
-        prop_assert_eq!(decision.valid_until, reference::valid_until(&policy, &request, &world), "{:#}", policy);
+        prop_assert_eq!(decision.valid_until, reference::valid_until(&policy, &request, &world, generate::keys()), "{:#}", policy);
     }
 
     /// S12.
     #[test]
     fn uses_end_when_the_reference_denies_one((policy, request, world) in case()) {
         let decision = decide(&policy, &request, &world);
-        let uses_max = reference::uses_max(&policy, &request, &world);
+        let uses_max = reference::uses_max(&policy, &request, &world, generate::keys());
         // What is denied whatever the count is not limited by it.
         let by_count = decision.allowed || uses_max != Some(0) || decision.uses_max.is_some();
         prop_assert_eq!(decision.uses_max, uses_max.filter(|_| by_count), "{:#}", policy);
@@ -159,7 +173,7 @@ fn generated_cases_are_allowed_and_denied_and_end() {
         counted += usize::from(decision.uses_max.is_some_and(|uses| uses > 0));
     }
     assert!(
-        allowed > 50 && allowed < 450 && ends > 40 && counted > 5,
+        allowed > 100 && allowed < 400 && ends > 15 && counted > 2,
         "{allowed} allowed, {ends} end, {counted} counted"
     );
 }

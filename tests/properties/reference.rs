@@ -1,29 +1,36 @@
 //! The reference: `SEMANTICS.md` read off the compact document, one sentence after the other, by brute force. It
 //! shares no code with the engine, knows only what [`super::generate`] makes, and is slow.
 
+use std::collections::BTreeMap;
+
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, Timestamp};
-use kontor_core::policy::{Request, World};
+use kontor_core::policy::{ASSIGNEE_COLLECTIONS, DutyKey, DutyState, FactValue, Request, TARGET_COLLECTIONS, World};
 use serde_json::Value;
 
-use super::generate::ACTIONS;
+use super::generate::{ACTIONS, LEVELS};
+
+/// The keys under which the states of duties are known, by the duties' actions.
+pub(crate) type Keys = BTreeMap<String, DutyKey>;
 
 /// S1 and S2: some permission holds, and every prohibition is known not to.
-pub(crate) fn allowed(policy: &Value, request: &Request, world: &World) -> bool {
+pub(crate) fn allowed(policy: &Value, request: &Request, world: &World, keys: &Keys) -> bool {
     let holds = |member: &str| -> Vec<Option<bool>> {
-        atomised(policy, member).iter().map(|rule| rule_holds(rule, request, world)).collect()
+        atomised(policy, member).iter().map(|rule| rule_holds(rule, request, world, keys)).collect()
     };
     holds("permission").contains(&Some(true)) && holds("prohibition").iter().all(|truth| *truth == Some(false))
 }
 
 /// S10: the first instant after now at which [`allowed`] has another answer, found by asking at every instant that
 /// the policy names and a nanosecond to either side.
-pub(crate) fn valid_until(policy: &Value, request: &Request, world: &World) -> Option<Timestamp> {
-    let at = |now: Timestamp| allowed(policy, request, &World { now, ..world.clone() });
+pub(crate) fn valid_until(policy: &Value, request: &Request, world: &World, keys: &Keys) -> Option<Timestamp> {
+    let at = |now: Timestamp| allowed(policy, request, &World { now, ..world.clone() }, keys);
     let now = at(world.now);
     let nano = SignedDuration::from_nanos(1);
     let mut instants = Vec::new();
     named_instants(policy, world, &mut instants);
+    instants.extend(world.facts.iter().filter_map(|(_, fact)| fact.until));
+    instants.extend(keys.values().filter_map(|key| world.duties.get(key)?.until));
     let mut probes: Vec<Timestamp> = instants
         .into_iter()
         .flat_map(|instant| [instant.checked_sub(nano).ok(), Some(instant), instant.checked_add(nano).ok()])
@@ -36,9 +43,9 @@ pub(crate) fn valid_until(policy: &Value, request: &Request, world: &World) -> O
 
 /// S12: the last use before the first one that is denied, from the present use on if it is allowed, else from the
 /// first. `None` where no use up to one that no condition names is denied.
-pub(crate) fn uses_max(policy: &Value, request: &Request, world: &World) -> Option<u64> {
-    let at = |uses: u64| allowed(policy, request, &World { uses: Some(uses), ..world.clone() });
-    let from = if allowed(policy, request, world) { world.uses.unwrap_or(1) } else { 1 };
+pub(crate) fn uses_max(policy: &Value, request: &Request, world: &World, keys: &Keys) -> Option<u64> {
+    let at = |uses: u64| allowed(policy, request, &World { uses: Some(uses), ..world.clone() }, keys);
+    let from = if allowed(policy, request, world, keys) { world.uses.unwrap_or(1) } else { 1 };
     let mut counts = vec![0];
     named_counts(policy, &mut counts);
     let beyond = counts.into_iter().max().unwrap_or(0).max(from) + 2;
@@ -70,20 +77,77 @@ fn atomised(policy: &Value, member: &str) -> Vec<Value> {
 }
 
 /// S3: all that a rule asks for.
-fn rule_holds(rule: &Value, request: &Request, world: &World) -> Option<bool> {
+fn rule_holds(rule: &Value, request: &Request, world: &World, keys: &Keys) -> Option<bool> {
     let mut truths = vec![about_action(rule, request)];
     for (named, asked) in
         [(&rule["target"], request.target.as_deref()), (&rule["assignee"], Some(request.assignee.as_str()))]
     {
         // S6: what is absent is open; what is present must be asked for.
-        truths.push(match (named.as_str(), asked) {
-            (None, _) => Some(true),
-            (Some(named), Some(asked)) => Some(named == asked),
-            (Some(_), None) => None,
-        });
+        match (named, asked) {
+            (Value::Null, _) => {}
+            (Value::String(named), Some(asked)) => truths.push(Some(named == asked)),
+            (Value::Object(_), asked) => truths.extend([asked.map(|_| true), belongs(named, asked, world)]),
+            _ => truths.push(None),
+        }
+    }
+    if rule["is"] == "permission" {
+        truths.extend(many(rule.get("duty")).iter().map(|duty| done(duty, world, keys)));
     }
     truths.extend(many(rule.get("constraint")).iter().map(|constraint| holds(constraint, request, world)));
     every_way(&truths, &|truths| truths.iter().all(|truth| *truth))
+}
+
+/// Who or what is known to be part of a collection is in it; who asks for a whole collection asks for what is in it.
+fn belongs(collection: &Value, asked: Option<&str>, world: &World) -> Option<bool> {
+    let id = collection["@id"].as_str()?;
+    let (fact, asset) = match collection["@type"].as_str()? {
+        "AssetCollection" => (TARGET_COLLECTIONS, true),
+        _ => (ASSIGNEE_COLLECTIONS, false),
+    };
+    if asset && asked == Some(id) {
+        return Some(true);
+    }
+    match known(world, fact)? {
+        FactValue::Names(collections) => Some(collections.contains(id)),
+        _ => None,
+    }
+}
+
+/// A duty that was violated forbids, one that is done or comes later does not, one that comes first and is still to be
+/// done leaves the use in doubt. What was done late is good without consequences.
+fn done(duty: &Value, world: &World, keys: &Keys) -> Option<bool> {
+    let action = duty["action"].as_str()?;
+    let standing = keys.get(action).and_then(|key| world.duties.get(key));
+    let state = standing.filter(|standing| standing.until.is_none_or(|until| world.now < until));
+    match state.map_or(DutyState::Pending, |standing| standing.state) {
+        DutyState::Fulfilled | DutyState::Late => Some(true),
+        DutyState::Violated => Some(false),
+        DutyState::Pending => (action == "delete").then_some(true),
+    }
+}
+
+/// A fact that is known up to an instant is unknown from it on.
+fn known<'a>(world: &'a World, operand: &str) -> Option<&'a FactValue> {
+    let fact = world.facts.get(operand)?;
+    fact.until.is_none_or(|until| world.now < until).then_some(&fact.value)
+}
+
+/// How the names that are known lie to those that are asked for. Nobody said here which name is part of which.
+fn names(operand: &str, operator: &str, wanted: &[String], world: &World) -> Option<bool> {
+    let FactValue::Names(found) = known(world, operand)? else { return None };
+    let inside = found.iter().filter(|name| wanted.contains(name)).count();
+    match operator {
+        "neq" | "isNoneOf" => Some(inside == 0),
+        "isAllOf" => Some(wanted.iter().all(|name| found.contains(name))),
+        // Events have no parts, and so a part is the same.
+        "hasPart" if operand == "event" => Some(wanted.iter().all(|name| found.contains(name))),
+        "hasPart" => wanted.iter().all(|name| found.contains(name)).then_some(true),
+        _ if operand == "event" => Some(inside > 0),
+        // A use for two purposes is for each of them: some are not all, and not none.
+        _ if inside == found.len() && inside > 0 => Some(true),
+        "eq" | "isAnyOf" if inside == 0 && !found.is_empty() => Some(false),
+        _ => None,
+    }
 }
 
 /// S6: a rule is about its action and what is included in it; whoever prohibits a part leaves the whole in doubt.
@@ -131,6 +195,14 @@ fn holds(constraint: &Value, request: &Request, world: &World) -> Option<bool> {
                 _ => None,
             }
         }
+        operand @ ("purpose" | "event") => names(operand, operator, &right.iter().map(text).collect::<Vec<_>>(), world),
+        "idsc:SECURITY_LEVEL" => {
+            let FactValue::Level(level) = known(world, "idsc:SECURITY_LEVEL")? else { return None };
+            let place = |level: &str| LEVELS.iter().position(|one| *one == level);
+            compares(operator, &place(level)?, &place(&first)?)
+        }
+        "idsc:QUANTITY" if constraint["unit"] == "By" => compares(operator, &world.bytes?, &first.parse().ok()?),
+        "idsc:QUANTITY" => compares(operator, &world.records?, &first.parse().ok()?),
         _ => None,
     }
 }

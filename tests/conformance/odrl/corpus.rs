@@ -11,7 +11,10 @@ use std::path::Path;
 use jiff::Timestamp;
 use kontor_core::id::ParticipantId;
 use kontor_core::policy::model::RuleKind;
-use kontor_core::policy::{ASSIGNEE_COLLECTIONS, FactValue, Facts, Policy, Request, TARGET_COLLECTIONS, World, parse};
+use kontor_core::policy::{
+    ASSIGNEE_COLLECTIONS, DutyState, DutyStates, FactValue, Facts, Policy, Request, Standing, TARGET_COLLECTIONS,
+    World, parse,
+};
 use kontor_vocab::context::{compact, compact_term};
 use kontor_vocab::odrl::PolicyDocument;
 use oxrdf::vocab::rdf;
@@ -20,9 +23,14 @@ use oxttl::TurtleParser;
 use serde_json::{Map, Value, json};
 
 /// What the suite leaves open, and how it is read here.
-pub(crate) const READINGS: &[&str] =
-    &["a rule without an action (policies 1 and 2) is about ODRL's two top actions, `use` and `transfer`; \
-     ODRL 2.2 demands an action, and the engine refuses a rule without one"];
+pub(crate) const READINGS: &[&str] = &[
+    "a rule without an action (policies 1 and 2) is about ODRL's two top actions, `use` and `transfer`; \
+     ODRL 2.2 demands an action, and the engine refuses a rule without one",
+    "a duty is due after the use, which ODRL writes as `event gt policyUsage`: the policies say that it is to be done \
+     eventually, and the engine wants a payment first where nothing is said",
+    "a duty that is not set, or of which the state of the world says nothing, is still to be done",
+    "the world is closed: who is not said to be part of a collection is not",
+];
 
 mod iri {
     pub(super) const ODRL: &str = "http://www.w3.org/ns/odrl/2/";
@@ -129,6 +137,7 @@ fn read_case(name: &str, graph: &Graph, policies: &Named, requests: &Named, worl
         expected: read_expected(graph)?,
     };
     case.world = read_world(&worlds[&world], &case.request, &policies[&policy_id])?;
+    case.world.duties = read_duties(&worlds[&world], &case)?;
     Ok(case)
 }
 
@@ -139,15 +148,31 @@ fn policy_document(graph: &Graph, id: &str) -> Result<PolicyDocument, String> {
         for rule in node.get_mut(&format!("{}{member}", iri::ODRL)).and_then(Value::as_array_mut).into_iter().flatten()
         {
             let action = format!("{}action", iri::ODRL);
-            if let Some(rule) = rule.as_object_mut()
-                && !rule.contains_key(&action)
-            {
+            let Some(rule) = rule.as_object_mut() else { continue };
+            let duties = rule.get_mut(&format!("{}duty", iri::ODRL)).and_then(Value::as_array_mut);
+            duties.into_iter().flatten().for_each(due_after_use);
+            if !rule.contains_key(&action) {
                 let top = ["use", "transfer"].map(|name| json!({"@id": format!("{}{name}", iri::ODRL)}));
                 rule.insert(action, json!(top));
             }
         }
     }
     PolicyDocument::from_value(compact(Value::Object(node))).map_err(|_| format!("`{id}` is no object"))
+}
+
+/// A duty that does not say when it is due is due after the use.
+fn due_after_use(duty: &mut Value) {
+    let constraint = format!("{}constraint", iri::ODRL);
+    if let Some(duty) = duty.as_object_mut()
+        && !duty.contains_key(&constraint)
+    {
+        let is = |member: &str, term: &str| {
+            (format!("{}{member}", iri::ODRL), json!([{"@id": format!("{}{term}", iri::ODRL)}]))
+        };
+        let after: Map<String, Value> =
+            [is("leftOperand", "event"), is("operator", "gt"), is("rightOperand", "policyUsage")].into_iter().collect();
+        duty.insert(constraint, json!([after]));
+    }
 }
 
 /// A node with everything that the graph says of it. Objects that are subjects are written out,
@@ -211,6 +236,30 @@ fn read_world(graph: &Graph, request: &Request, policy: &Graph) -> Result<World,
         .with(ASSIGNEE_COLLECTIONS, FactValue::names(collections_of(graph, request.assignee.as_str(), policy)))
         .with(TARGET_COLLECTIONS, FactValue::names(collections_of(graph, target, policy)));
     Ok(World { now, facts, ..World::default() })
+}
+
+/// How far the policy's duties are: the engine knows them by their keys, the suite by their IRIs.
+fn read_duties(graph: &Graph, case: &Case) -> Result<DutyStates, String> {
+    let report = |name: &str| format!("{}{name}", iri::REPORT);
+    let mut states = DutyStates::default();
+    for subject in subjects_of(graph, &report("DutyReport")) {
+        let about = one_iri(graph, &subject, &report("rule")).ok_or("a duty's report names no rule")?;
+        let found = one_iri(graph, &subject, &report("deonticState")).unwrap_or_default();
+        let state = match found.strip_prefix(iri::REPORT) {
+            Some("Fulfilled") => DutyState::Fulfilled,
+            Some("Violated") => DutyState::Violated,
+            Some("NonSet") => DutyState::Pending,
+            _ => return Err(format!("`{found}` is no state of a duty")),
+        };
+        let rules = case.policy.iter().flat_map(|policy| &policy.rules);
+        for duty in rules.flat_map(|rule| &rule.duties).filter(|duty| case.iri_at(&duty.path).as_ref() == Some(&about))
+        {
+            if let Some(term) = &duty.term {
+                states.insert(term.key.clone(), Standing { state, until: None });
+            }
+        }
+    }
+    Ok(states)
 }
 
 /// The collections that something is part of. A collection and the source that the policy names for it are one.

@@ -12,17 +12,15 @@ mod generate;
 mod reference;
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut choices = generate::Choices(bytes);
-    let policy = generate::policy(&mut choices);
-    let request = generate::request(&mut choices);
-    let world = generate::world(&mut choices);
+    let (policy, request, world) = generate::case(bytes);
+    let keys = generate::keys();
     let document = PolicyDocument::from_value(policy.clone()).expect("a policy is an object");
     let parsed = parse(&document).unwrap_or_else(|problems| panic!("{policy:#} {problems:#?}"));
     let decision = evaluate(&parsed, &request, &world);
     let context = || format!("{policy:#} {request:#?} {world:#?} {decision:#?}");
-    assert_eq!(decision.allowed, reference::allowed(&policy, &request, &world), "{}", context());
-    assert_eq!(decision.valid_until, reference::valid_until(&policy, &request, &world), "{}", context());
-    let uses_max = reference::uses_max(&policy, &request, &world);
+    assert_eq!(decision.allowed, reference::allowed(&policy, &request, &world, keys), "{}", context());
+    assert_eq!(decision.valid_until, reference::valid_until(&policy, &request, &world, keys), "{}", context());
+    let uses_max = reference::uses_max(&policy, &request, &world, keys);
     // What is denied whatever the count is not limited by it.
     let by_count = decision.allowed || uses_max != Some(0) || decision.uses_max.is_some();
     assert_eq!(decision.uses_max, uses_max.filter(|_| by_count), "{}", context());

@@ -6,8 +6,8 @@
 use jiff::{SignedDuration, Timestamp};
 use kontor_core::id::ParticipantId;
 use kontor_core::policy::{
-    Capabilities, Relation, Request, World, compare, could_allow, evaluate, explain, first_allowed, parse, plan, report,
-    terms_digest, unenforceable,
+    Capabilities, Relation, Request, World, compare, could_allow, evaluate, explain, first_allowed, parse, plan,
+    report, terms_digest, unenforceable,
 };
 use kontor_vocab::context::compact;
 use kontor_vocab::odrl::PolicyDocument;
