@@ -244,6 +244,8 @@ impl DutyTerm {
         let Some(kind) = kind(rule) else { return other };
         let when = match (&kind, said) {
             (DutyKind::Compensate { .. } | DutyKind::ObtainConsent { .. }, None | Some(When::Before)) => When::Before,
+            // A bill: the use leaves the payment behind, and nothing is allowed once it is overdue.
+            (DutyKind::Compensate { .. }, Some(When::After)) => When::After,
             (DutyKind::Transform(_), None | Some(When::Before | When::During)) => When::During,
             (DutyKind::Log { .. } | DutyKind::Inform { .. }, None | Some(_)) => said.unwrap_or(When::After),
             (DutyKind::Delete { .. } | DutyKind::Count, None | Some(When::After)) => When::After,

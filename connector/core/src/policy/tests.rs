@@ -116,6 +116,19 @@ fn a_deprecated_name_is_the_action_that_it_stands_for() {
 }
 
 #[test]
+fn a_bill_lets_the_use_go_first_and_forbids_it_once_it_is_overdue() {
+    let after = atom("event", "gt", json!({"@id": "odrl:policyUsage"}));
+    let policy = offer(json!([{"action": "use", "duty": [{"action": "compensate", "constraint": [after]}]}]));
+    let policy = parse(&policy).unwrap();
+    let key = policy.rules[0].duties[0].term.clone().unwrap().key;
+    let noon = world("2030-01-01T12:00:00Z");
+    for (state, allowed) in [(DutyState::Pending, true), (DutyState::Fulfilled, true), (DutyState::Violated, false)] {
+        let world = World { duties: DutyStates::default().with(key.clone(), state), ..noon.clone() };
+        assert_eq!(evaluate(&policy, &request(), &world).allowed, allowed, "{state:?}");
+    }
+}
+
+#[test]
 fn prohibition_wins() {
     let noon = world("2030-01-01T12:00:00Z");
     for (name, prohibition, allowed) in [
