@@ -640,6 +640,18 @@ fn policies_that_mean_the_same_have_one_digest() {
 }
 
 #[test]
+fn a_number_that_travels_stays_what_it_is() {
+    // Digits that a hasty reader rounds to the neighbouring number, which the next reader rounds back.
+    let text = r#"{"permission":[{"action":"use","constraint":[{"leftOperand":"resolution","operator":"gt","rightOperand":12e99}]}]}"#;
+    let mut document: PolicyDocument = serde_json::from_str(text).unwrap();
+    let digest = terms_digest(&parse(&document).unwrap());
+    for _ in 0..3 {
+        document = serde_json::from_str(&serde_json::to_string(&document).unwrap()).unwrap();
+        assert_eq!(terms_digest(&parse(&document).unwrap()), digest);
+    }
+}
+
+#[test]
 fn same_terms_names_the_first_difference() {
     let end = |day: u8| atom("dateTime", "lteq", json!(format!("2030-01-{day:02}T00:00:00Z")));
     let offer =
