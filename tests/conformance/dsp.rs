@@ -13,6 +13,8 @@ use clap::Args;
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
+use crate::tools::{between, build, cache, environment, succeeds};
+
 mod seed;
 
 use seed::{KIT, NEGOTIATIONS_PROVIDED, OWN, TRANSFERS, offer_id, subject};
@@ -127,16 +129,6 @@ fn result_page(kit: &Kit, passed: &BTreeSet<String>, runs: u32, slowest: f64) ->
     Ok(page)
 }
 
-#[expect(clippy::disallowed_methods, reason = "a program of the tests, which has no settings")]
-fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty() && value != "false")
-}
-
-async fn succeeds(program: &str, argument: &str) -> bool {
-    let status = Command::new(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
-    status.is_ok_and(|status| status.success())
-}
-
 /// The kit's class path.
 struct Kit {
     libraries: PathBuf,
@@ -149,11 +141,7 @@ impl Kit {
         let pom = suite.join("pom.xml");
         let text = fs::read_to_string(&pom)?;
         let version = between(&text, "<kit.version>", "</kit.version>").context("the pom names no kit.version")?;
-        let cache = match environment("XDG_CACHE_HOME") {
-            Some(cache) => PathBuf::from(cache),
-            None => Path::new(&environment("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?).join(".cache"),
-        };
-        let libraries = cache.join("kontor/dsp-tck").join(version);
+        let libraries = cache()?.join("dsp-tck").join(version);
         let complete = libraries.join("complete");
         let fetched = complete.is_file();
         let mut missing = Vec::new();
@@ -192,22 +180,6 @@ impl Kit {
         }
         Ok(Some(Self { libraries, version: version.to_owned() }))
     }
-}
-
-/// Builds the program in the profile that this one was built in.
-async fn build() -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let folder = own.parent().context("this program lies in no folder")?;
-    let mut cargo = Command::new(environment("CARGO").unwrap_or_else(|| "cargo".to_owned()));
-    cargo.args(["build", "--quiet", "--package", "kontor", "--bin", "kontor"]);
-    if folder.ends_with("release") {
-        cargo.arg("--release");
-    }
-    let status = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().await.context("cannot run cargo")?;
-    ensure!(status.success(), "`kontor` does not build");
-    let program = folder.join("kontor");
-    ensure!(program.is_file(), "`{}` is not there; name it with --kontor", program.display());
-    Ok(program)
 }
 
 /// What the kit reports.
@@ -343,9 +315,4 @@ fn parse(report: &str) -> Result<Report> {
         }
     }
     Ok(found)
-}
-
-fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
-    let rest = &text[text.find(start)? + start.len()..];
-    Some(&rest[..rest.find(end)?])
 }
