@@ -189,13 +189,10 @@ fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
     out.write_all(text.as_bytes())
 }
 
-/// What this connector can hold to. A part is named here once it is enforced end to end.
-fn capabilities(settings: &Settings) -> Capabilities {
-    Capabilities {
-        log_sink: settings.policy.log.is_some(),
-        inform_targets: settings.policy.inform.iter().map(|inform| inform.party.clone()).collect(),
-        ..Capabilities::default()
-    }
+/// What this connector can hold to. A part is named here once a story holds it to it, end to end; until then what asks
+/// for it is refused before an agreement.
+fn capabilities() -> Capabilities {
+    Capabilities::default()
 }
 
 fn executors(settings: &Settings) -> Result<Executors> {
@@ -291,7 +288,7 @@ async fn run(settings: Settings) -> Result<()> {
         client,
         egress,
         rules,
-        capabilities: capabilities(&settings),
+        capabilities: capabilities(),
         duties: executors(&settings)?,
         delivery: settings.delivery.clone(),
         grants: grants.clone(),
