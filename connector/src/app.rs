@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail};
 use axum::body::Body;
 use http_body_util::Limited;
 use kontor_core::id::ParticipantId;
-use kontor_core::policy::Capabilities;
 use kontor_wire::client::{ClientLimits, PeerClient};
 use kontor_wire::egress::EgressFilter;
 use kontor_wire::http::HttpLimits;
@@ -189,12 +188,6 @@ fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
     out.write_all(text.as_bytes())
 }
 
-/// What this connector can hold to. A part is named here once a story holds it to it, end to end; until then what asks
-/// for it is refused before an agreement.
-fn capabilities() -> Capabilities {
-    Capabilities::default()
-}
-
 fn executors(settings: &Settings) -> Result<Executors> {
     let log = settings.policy.log.clone().map(|log| match log {
         LogTarget::File(path) => LogSink::File(path),
@@ -288,7 +281,8 @@ async fn run(settings: Settings) -> Result<()> {
         client,
         egress,
         rules,
-        capabilities: capabilities(),
+        capabilities: settings.capabilities(),
+        consumers_on_trust: settings.consumers_on_trust()?,
         duties: executors(&settings)?,
         delivery: settings.delivery.clone(),
         grants: grants.clone(),

@@ -68,6 +68,9 @@ pub enum PolicyCommand {
         /// The policy, JSON; `-` reads the standard input.
         #[arg(value_name = "FILE")]
         file: PathBuf,
+        /// The settings of the connector that is meant, TOML. Default: one with default settings.
+        #[arg(long, value_name = "FILE")]
+        settings: Option<PathBuf>,
         /// How the answer is written.
         #[arg(long, default_value = "text")]
         format: Format,
@@ -81,6 +84,9 @@ pub enum PolicyCommand {
         /// The request to decide.
         #[command(flatten)]
         ask: Ask,
+        /// The settings of the connector that is meant, TOML. Default: one with default settings.
+        #[arg(long, value_name = "FILE")]
+        settings: Option<PathBuf>,
         /// How the answer is written.
         #[arg(long, default_value = "text")]
         format: Format,
@@ -93,6 +99,9 @@ pub enum PolicyCommand {
         /// example, and a note says so.
         #[arg(long, value_name = "PARAMETER=VALUE", value_parser = pair)]
         set: Vec<(String, String)>,
+        /// The settings of the connector that is meant, TOML. Default: one with default settings.
+        #[arg(long, value_name = "FILE")]
+        settings: Option<PathBuf>,
         /// How the answer is written.
         #[arg(long, default_value = "text")]
         format: Format,

@@ -69,6 +69,8 @@ pub struct Parts {
     pub capabilities: Capabilities,
     /// What duties are carried out with.
     pub duties: duty::Executors,
+    /// Consumers that say nothing of what they enforce, and are trusted to.
+    pub consumers_on_trust: Vec<ParticipantId>,
     /// How hard a message is tried.
     pub delivery: Delivery,
     /// The provider's open grants.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use kontor_core::id::ParticipantId;
+use kontor_core::policy::Capabilities;
 use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
@@ -226,6 +227,10 @@ pub enum Approval {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
+    /// Participants whose connectors do not say what they enforce, and with whom we agree all the
+    /// same on policies that leave a part, such as a deletion, to the consumer's connector alone.
+    /// Nothing checks that they enforce it. Default: none, and such agreements are refused.
+    pub consumers_on_trust: Vec<String>,
     /// Where uses are logged for agreements that require it: a file, one JSON object a line, synced for each; or an
     /// address, `http://…` or `https://…`, that takes one JSON object per POST and answers 2xx once it is kept. While
     /// no entry can be written, no byte of such data leaves. Default: nowhere, and such policies are refused.
@@ -392,6 +397,7 @@ impl Settings {
 
     fn check(&self) -> Result<(), SettingsError> {
         self.participant()?;
+        self.consumers_on_trust()?;
         let value = |key: &str, rule: String| SettingsError::value(key, rule);
         if !self.management.listen.ip().is_loopback() {
             return Err(value(
@@ -535,6 +541,27 @@ impl Settings {
         self.data.sink_root.clone().unwrap_or_else(|| self.data_dir.join("received"))
     }
 
+    /// What a connector with these settings can hold to. A part is named here once a story holds it
+    /// to it, end to end; until then what asks for it is refused before an agreement.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+
+    /// Consumers that say nothing of what they enforce, and are trusted to.
+    ///
+    /// # Errors
+    /// [`SettingsError::Value`] when one of them is no URI.
+    pub fn consumers_on_trust(&self) -> Result<Vec<ParticipantId>, SettingsError> {
+        let named = self.policy.consumers_on_trust.iter().enumerate();
+        let participants = named.map(|(index, name)| {
+            ParticipantId::parse(name.as_str()).map_err(|error| {
+                SettingsError::value(&format!("policy.consumers_on_trust[{index}]"), error.to_string())
+            })
+        });
+        participants.collect()
+    }
+
     /// How long one delivery attempt may take.
     #[must_use]
     pub fn delivery_timeout(&self) -> Duration {
@@ -617,6 +644,7 @@ mod tests {
                     .to_owned(),
                 "protocol.listen",
             ),
+            (format!("{MINIMAL}\n[policy]\nconsumers_on_trust = [\"us\"]"), "policy.consumers_on_trust[0]"),
             (format!("{MINIMAL}\n[insecure]\ninitiation_listen = \"127.0.0.1:0\""), "`insecure`"),
             (format!("{MINIMAL}\n[policy]\nlog = \"ftp://log.example\""), "policy.log"),
             (format!("{MINIMAL}\n[[policy.inform]]\nparty = \"them\"\nurl = \"http://a.example\""), "inform[0].party"),

@@ -11,6 +11,7 @@ use kontor_core::refusal::Refusal;
 use kontor_core::transfer::{self, Transfer};
 
 use super::automation::{Action, Decision, Visits};
+use super::capability::Assurance;
 use super::error::ControlError;
 use super::wire_format::{self, Pids};
 use super::{Control, fresh_urn};
@@ -131,6 +132,13 @@ impl Control {
             _ => None,
         };
         if let Some(input) = input {
+            if let negotiation::Input::Decided(negotiation::Command::Agree { .. }) = &input {
+                match self.assurance(&settled.next).await? {
+                    Assurance::NotNeeded => {}
+                    Assurance::Given(record) => self.record_negotiation(record, &mut settled, now),
+                    Assurance::Refused(refusal) => return Err(refusal.into()),
+                }
+            }
             let facts = negotiation::Facts { now, message_id: self.fresh_message_id(), terms: terms(&settled.next) };
             let outcome = settled.next.clone().step(input, &facts)?;
             if !outcome.changed {
@@ -147,7 +155,18 @@ impl Control {
                 settled.later = Some(decision);
                 break;
             }
-            let Some(command) = self.negotiation_command(decision.action, &settled.next).await? else { break };
+            let Some(mut command) = self.negotiation_command(decision.action, &settled.next).await? else { break };
+            if let negotiation::Command::Agree { .. } = &command {
+                match self.assurance(&settled.next).await? {
+                    Assurance::NotNeeded => {}
+                    Assurance::Given(record) => self.record_negotiation(record, &mut settled, now),
+                    Assurance::Refused(refusal) => {
+                        tracing::info!(negotiation.id = %settled.next.id, %refusal, "no agreement is made");
+                        let (code, reason) = (Some(refusal.code.clone()), refusal.sentences());
+                        command = negotiation::Command::Terminate { code, reason };
+                    }
+                }
+            }
             // What a rule offers is what is published, or on the table and judged before.
             let terms =
                 if decision.action == Action::Counter { Ok(OfferKind::Published.into()) } else { terms(&settled.next) };
@@ -191,11 +210,7 @@ impl Control {
                 Effect::StoreAgreement(agreement) => {
                     settled.batch.agreement = Some(agreement_record(&next, *agreement));
                 }
-                Effect::Record(record) => {
-                    settled.visits.count(&record.event);
-                    let agreement = next.agreement().map(|agreement| agreement.id.clone());
-                    settled.batch.audit.push(audit(&next.id, &next.counterparty, agreement, record, now));
-                }
+                Effect::Record(record) => self.record_negotiation(record, settled, now),
                 Effect::WakeAt(_) | Effect::StartFlow | Effect::StopFlow(_) => {}
             }
         }
@@ -204,6 +219,13 @@ impl Control {
         {
             settled.batch.agreement = Some(agreement_record(&next, agreement.clone()));
         }
+    }
+
+    fn record_negotiation(&self, record: Record, settled: &mut Settled<Negotiation>, now: Timestamp) {
+        settled.visits.count(&record.event);
+        let next = &settled.next;
+        let agreement = next.agreement().map(|agreement| agreement.id.clone());
+        settled.batch.audit.push(audit(&next.id, &next.counterparty, agreement, record, now));
     }
 
     /// Advances a stored transfer by one input. `permission` is evaluated afresh each time.

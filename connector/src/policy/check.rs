@@ -1,7 +1,8 @@
 //! Whether this connector can hold to a policy: each problem with its line, and what is enforced
 //! when.
 
-use kontor_core::policy::{self, PROBLEMS_MAX, Phase, Problem, ProblemKind, Step};
+use kontor_core::negotiation::Role;
+use kontor_core::policy::{self, Capabilities, PROBLEMS_MAX, Phase, Problem, ProblemKind, Step};
 use kontor_core::refusal::{Fault, Refusal};
 use serde::Serialize;
 
@@ -47,11 +48,11 @@ pub struct Enforced {
     pub step: Step,
 }
 
-/// Checks a policy as it is written.
+/// Checks a policy as it is written, for a connector that can hold to so much.
 ///
 /// # Errors
 /// [`Refusal`] with fault `Malformed`, where the text is no JSON object.
-pub fn check(text: &str) -> Result<Check, Refusal> {
+pub fn check(text: &str, capabilities: &Capabilities) -> Result<Check, Refusal> {
     let (value, spans) = Spans::read(text).map_err(|error| no_json(&error))?;
     let document = document(value)?;
     let mut problems: Vec<Placed> = spans
@@ -74,7 +75,7 @@ pub fn check(text: &str) -> Result<Check, Refusal> {
     match policy::parse(&document) {
         Err(unread) => problems.extend(unread.into_iter().map(placed)),
         Ok(parsed) => {
-            let plan = policy::plan(&parsed, &policy::Capabilities::default());
+            let plan = policy::plan(&parsed, capabilities);
             problems.extend(plan.refused.into_iter().map(placed));
             let enforced = |step: Step| Enforced { place: spans.place(&step.path), step };
             found.enforced = plan.enforced.into_iter().map(enforced).collect();
@@ -122,8 +123,8 @@ impl Check {
         if !self.enforced.is_empty() {
             lines.push(String::new());
             lines.push(match self.enforceable {
-                true => "What is enforced, and when:".to_owned(),
-                false => "What would be enforced without the problems, and when:".to_owned(),
+                true => "What is enforced, when and by whom:".to_owned(),
+                false => "What would be enforced without the problems, when and by whom:".to_owned(),
             });
             self.phases(&mut lines);
         }
@@ -132,17 +133,18 @@ impl Check {
 
     /// Phase by phase, in the order in which they come.
     fn phases(&self, lines: &mut Vec<String>) {
-        let mut all: Vec<(Phase, &Enforced, &str)> = self
+        let mut all: Vec<((Phase, Role), &Enforced, &str)> = self
             .enforced
             .iter()
-            .flat_map(|part| part.step.phases.iter().map(move |how| (how.phase, part, how.how.as_str())))
+            .flat_map(|part| part.step.phases.iter().map(move |how| ((how.phase, how.by), part, how.how.as_str())))
             .collect();
-        all.sort_by_key(|(phase, part, _)| (*phase, part.place));
+        all.sort_by_key(|(when, part, _)| (*when, part.place));
         let mut before = None;
-        for (phase, part, how) in all {
-            if before != Some(phase) {
-                lines.push(format!("  {}", phase.words()));
-                before = Some(phase);
+        for (when, part, how) in all {
+            if before != Some(when) {
+                let (phase, by) = when;
+                lines.push(format!("  {}, by the {}", phase.words(), by.as_str()));
+                before = Some(when);
             }
             lines.push(format!("    line {}, {}: {how}", part.place.line, part.step.term));
         }
@@ -164,18 +166,18 @@ mod tests {
 
     #[test]
     fn a_good_policy_says_what_is_enforced_when() {
-        let found = check(GOOD).unwrap();
+        let found = check(GOOD, &Capabilities::default()).unwrap();
         assert!(found.enforceable && found.problems.is_empty());
         let text = found.text("ships.json");
         assert!(text.starts_with("ships.json: in order"), "{text}");
-        assert!(text.contains("  when a transfer starts\n    line 5, at most 2 uses: "), "{text}");
+        assert!(text.contains("  when a transfer starts, by the provider\n    line 5, at most 2 uses: "), "{text}");
         assert!(text.contains("What it says:\n  Whoever agrees may use the data"), "{text}");
     }
 
     #[test]
     fn every_problem_has_its_line_path_and_cure() {
         let text = GOOD.replace("\"action\": \"use\"", "\"action\": \"use\", \"mood\": \"good\"").replace("lteq", "hm");
-        let found = check(&text).unwrap();
+        let found = check(&text, &Capabilities::default()).unwrap();
         let places: Vec<(usize, &str)> =
             found.problems.iter().map(|found| (found.place.line, found.problem.path.as_str())).collect();
         assert_eq!(places, [(3, "permission[0].mood"), (5, "permission[0].constraint[0].operator")]);
@@ -190,14 +192,14 @@ mod tests {
     #[test]
     fn what_is_written_twice_is_a_problem() {
         let text = GOOD.replacen("\"permission\"", "\"permission\": [],\n  \"permission\"", 1);
-        let found = check(&text).unwrap();
+        let found = check(&text, &Capabilities::default()).unwrap();
         assert_eq!((found.enforceable, found.problems[0].place.line), (false, 3));
         assert!(found.problems[0].problem.message.contains("twice"));
     }
 
     #[test]
     fn what_is_no_policy_at_all_is_refused_with_the_line() {
-        let refused = |text: &str| check(text).unwrap_err().sentences().join("; ");
+        let refused = |text: &str| check(text, &Capabilities::default()).unwrap_err().sentences().join("; ");
         assert!(refused("{\n  \"permission\": }").contains("line 2, column 17 is no JSON"), "{}", refused("{\n }}"));
         assert!(refused("[]").contains("this is an array"));
         assert!(refused("").contains("line 1"));

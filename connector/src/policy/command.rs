@@ -1,12 +1,13 @@
 //! `kontor policy …`: reads the file, prints what the other parts of this room found.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use kontor_core::id::ParticipantId;
+use kontor_core::policy::Capabilities;
 use kontor_core::refusal::Refusal;
 use serde::Serialize;
 
@@ -14,6 +15,7 @@ use super::check::check;
 use super::explain::{Question, explain};
 use super::template::{TEMPLATES, template};
 use crate::cli::{Ask, Format, PolicyCommand};
+use crate::settings::Settings;
 
 /// Longest policy that is read, in bytes: the most that a connector takes as a message by default.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -25,20 +27,22 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// value that is none.
 pub fn run(command: PolicyCommand) -> Result<ExitCode> {
     match command {
-        PolicyCommand::Check { file, format } => {
-            let found = check(&read(&file)?).map_err(|refusal| said(&refusal)).with_context(|| name(&file))?;
+        PolicyCommand::Check { file, settings, format } => {
+            let found = check(&read(&file)?, &capabilities(settings)?)
+                .map_err(|refusal| said(&refusal))
+                .with_context(|| name(&file))?;
             print(format, &found, &found.text(&name(&file)))?;
             Ok(exit(found.enforceable))
         }
-        PolicyCommand::Explain { file, ask, format } => {
+        PolicyCommand::Explain { file, ask, settings, format } => {
             let question = question(ask)?;
-            let told = explain(&read(&file)?, question.as_ref())
+            let told = explain(&read(&file)?, question.as_ref(), &capabilities(settings)?)
                 .map_err(|refusal| said(&refusal))
                 .with_context(|| name(&file))?;
             print(format, &told, &told.text())?;
             Ok(exit(told.decision.is_none_or(|decision| decision.allowed)))
         }
-        PolicyCommand::Templates { name: None, set, format } => {
+        PolicyCommand::Templates { name: None, set, format, .. } => {
             if !set.is_empty() {
                 bail!("`--set` fills in one template; `kontor policy templates NAME --set …` would have passed");
             }
@@ -46,8 +50,11 @@ pub fn run(command: PolicyCommand) -> Result<ExitCode> {
             print(format, &views, &list())?;
             Ok(ExitCode::SUCCESS)
         }
-        PolicyCommand::Templates { name: Some(name), set, format } => {
-            let filled = template(&name).and_then(|template| template.fill(&set)).map_err(|refusal| said(&refusal))?;
+        PolicyCommand::Templates { name: Some(name), set, settings, format } => {
+            let capabilities = capabilities(settings)?;
+            let filled = template(&name)
+                .and_then(|template| template.fill(&set, &capabilities))
+                .map_err(|refusal| said(&refusal))?;
             match format {
                 Format::Json => print(format, &filled, "")?,
                 Format::Text => {
@@ -63,6 +70,14 @@ pub fn run(command: PolicyCommand) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// What the meant connector can hold to.
+fn capabilities(settings: Option<PathBuf>) -> Result<Capabilities> {
+    match settings {
+        Some(file) => Ok(Settings::load(&file)?.capabilities()),
+        None => Ok(Capabilities::default()),
     }
 }
 

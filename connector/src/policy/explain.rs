@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use kontor_core::id::ParticipantId;
-use kontor_core::policy::{self, Decision, Policy, Reason, Request, World};
+use kontor_core::policy::{self, Capabilities, Decision, Policy, Reason, Request, World};
 use kontor_core::refusal::{Fault, Refusal};
 use serde::Serialize;
 
@@ -60,7 +60,7 @@ pub struct Verdict {
 ///
 /// # Errors
 /// [`Refusal`] that names every problem, where the policy cannot be read.
-pub fn explain(text: &str, question: Option<&Question>) -> Result<Explanation, Refusal> {
+pub fn explain(text: &str, question: Option<&Question>, capabilities: &Capabilities) -> Result<Explanation, Refusal> {
     let (value, spans) = Spans::read(text).map_err(|error| no_json(&error))?;
     let document = document(value)?;
     let parsed = policy::parse(&document).map_err(|problems| {
@@ -71,11 +71,7 @@ pub fn explain(text: &str, question: Option<&Question>) -> Result<Explanation, R
     })?;
     Ok(Explanation {
         reading: policy::explain(&parsed),
-        refused: policy::plan(&parsed, &policy::Capabilities::default())
-            .refused
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
+        refused: policy::plan(&parsed, capabilities).refused.iter().map(ToString::to_string).collect(),
         decision: question.map(|question| decide(&parsed, question)).transpose()?,
     })
 }
@@ -167,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_yes_says_until_when_and_how_often() {
-        let told = explain(POLICY, Some(&question("2029-12-31T00:00:00Z", 1))).unwrap();
+        let told = explain(POLICY, Some(&question("2029-12-31T00:00:00Z", 1)), &Capabilities::default()).unwrap();
         let text = told.text();
         assert!(told.decision.unwrap().allowed);
         assert!(text.contains("Yes, until 2030-01-01T00:00:00Z, up to use 2, because:"), "{text}");
@@ -175,21 +171,22 @@ mod tests {
 
     #[test]
     fn a_no_says_what_would_have_passed() {
-        let text = explain(POLICY, Some(&question("2029-12-31T00:00:00Z", 3))).unwrap().text();
+        let text =
+            explain(POLICY, Some(&question("2029-12-31T00:00:00Z", 3)), &Capabilities::default()).unwrap().text();
         assert!(text.contains("\nNo, ") && text.contains("this is use 3, and at most 2 uses is asked for"), "{text}");
     }
 
     #[test]
     fn what_is_not_enforced_is_read_and_said_to_be_refused() {
-        let told = explain(&POLICY.replace("count", "spatial"), None).unwrap();
+        let told = explain(&POLICY.replace("count", "spatial"), None, &Capabilities::default()).unwrap();
         assert!(told.decision.is_none());
         assert!(told.text().contains("does not agree to it") && told.text().contains("`spatial`"), "{}", told.text());
     }
 
     #[test]
     fn what_cannot_be_read_is_refused_with_the_line() {
-        let refusal = explain(&POLICY.replace("lteq", "hm"), None).unwrap_err();
+        let refusal = explain(&POLICY.replace("lteq", "hm"), None, &Capabilities::default()).unwrap_err();
         assert!(refusal.message.starts_with("line 2: "), "{refusal}");
-        assert!(explain(POLICY, Some(&question("2029-12-31T00:00:00Z", 0))).is_err());
+        assert!(explain(POLICY, Some(&question("2029-12-31T00:00:00Z", 0)), &Capabilities::default()).is_err());
     }
 }

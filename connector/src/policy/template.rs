@@ -1,6 +1,6 @@
 //! Usage-control classes as ready policies with parameters.
 
-use kontor_core::policy;
+use kontor_core::policy::{self, Capabilities};
 use kontor_core::refusal::{Fault, Refusal};
 use kontor_vocab::odrl::PolicyDocument;
 use serde::Serialize;
@@ -112,7 +112,7 @@ impl Template {
     /// # Errors
     /// [`Refusal`] where a parameter is unknown or comes twice, or where its value gives no policy
     /// that can be enforced.
-    pub fn fill(&self, values: &[(String, String)]) -> Result<Filled, Refusal> {
+    pub fn fill(&self, values: &[(String, String)], capabilities: &Capabilities) -> Result<Filled, Refusal> {
         for (at, (name, _)) in values.iter().enumerate() {
             if !self.parameters.iter().any(|parameter| parameter.name == name) {
                 let names: Vec<&str> = self.parameters.iter().map(|parameter| parameter.name).collect();
@@ -132,7 +132,7 @@ impl Template {
             put(&mut policy, parameter.name, set(parameter.name).unwrap_or(parameter.example));
         }
         let policy = super::document(policy)?;
-        policy::enforceable(&policy, &policy::Capabilities::default()).map_err(|refusal| {
+        policy::enforceable(&policy, capabilities).map_err(|refusal| {
             let parameters: Vec<String> = self
                 .parameters
                 .iter()

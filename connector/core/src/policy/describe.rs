@@ -4,6 +4,9 @@
 //! the document says what the plan of that policy says; so it cannot promise what a negotiation
 //! would refuse, nor leave out what one would agree to.
 
+use std::collections::BTreeSet;
+use std::fmt;
+
 use kontor_vocab::odrl::PolicyDocument;
 use kontor_vocab::odrl::terms::{ACTIONS, LEFT_OPERANDS, LOGICAL, OPERATORS};
 use serde::{Deserialize, Serialize};
@@ -11,8 +14,11 @@ use serde_json::{Value, json};
 
 use super::capability::Capabilities;
 use super::enforce::PROFILES_KNOWN;
+use super::model::{Atomic, Constraint, Rule, RuleKind};
+use super::operand::OPERANDS;
 use super::plan::{Enforcement, plan};
-use super::{Plan, parse};
+use super::{Plan, Policy, parse};
+use crate::negotiation::Role;
 
 /// The version of the document's own form.
 pub const CAPABILITIES_VERSION: u32 = 1;
@@ -58,6 +64,88 @@ pub struct Capability {
     pub enforced: Vec<Enforcement>,
 }
 
+/// A part of a policy that only the connector of one side can enforce.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// JSON path of the duty or condition.
+    pub path: String,
+    /// In which list of a capability document it is to be found.
+    pub list: NeedList,
+    /// Under which term.
+    pub term: String,
+}
+
+/// A list of a capability document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NeedList {
+    /// Its `operands`.
+    Operands,
+    /// Its `duties`.
+    Duties,
+    /// Its `obligations`.
+    Obligations,
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.list {
+            NeedList::Operands => "the condition on",
+            NeedList::Duties => "the duty to",
+            NeedList::Obligations => "the obligation to",
+        };
+        write!(out, "{what} `{}` at {}", self.term, self.path)
+    }
+}
+
+/// The parts of a policy that its plan leaves to one side alone.
+#[must_use]
+pub fn needs(policy: &Policy, plan: &Plan, of: Role) -> Vec<Need> {
+    plan.enforced
+        .iter()
+        .filter(|step| !step.phases.is_empty() && step.phases.iter().all(|how| how.by == of))
+        .filter_map(|step| policy.rules.iter().find_map(|rule| need_at(rule, &step.path)))
+        .collect()
+}
+
+/// What stands at a path in a rule.
+fn need_at(rule: &Rule, path: &str) -> Option<Need> {
+    let need = |list, term: &str| Some(Need { path: path.to_owned(), list, term: term.to_owned() });
+    if rule.path == path {
+        return match rule.kind {
+            RuleKind::Obligation => need(NeedList::Obligations, rule.action),
+            RuleKind::Permission
+            | RuleKind::Prohibition
+            | RuleKind::Duty
+            | RuleKind::Remedy
+            | RuleKind::Consequence => need(NeedList::Duties, rule.action),
+        };
+    }
+    if let Some(atomic) = rule.constraints.iter().find_map(|constraint| atomic_at(constraint, path)) {
+        return need(NeedList::Operands, &atomic.left);
+    }
+    rule.duties.iter().find_map(|duty| need_at(duty, path))
+}
+
+fn atomic_at<'a>(constraint: &'a Constraint, path: &str) -> Option<&'a Atomic> {
+    match constraint {
+        Constraint::Atomic(atomic) => (atomic.path == path).then_some(atomic),
+        Constraint::Logical(logical) => logical.of.iter().find_map(|part| atomic_at(part, path)),
+    }
+}
+
+impl CapabilityDocument {
+    /// Whether the document claims that its connector meets a need on this side of an agreement.
+    #[must_use]
+    pub fn claims(&self, need: &Need, of: Role) -> bool {
+        let list = match need.list {
+            NeedList::Operands => &self.operands,
+            NeedList::Duties => &self.duties,
+            NeedList::Obligations => &self.obligations,
+        };
+        list.iter().any(|entry| entry.term == need.term && entry.enforced.iter().any(|how| how.by == of))
+    }
+}
+
 /// Values to try an operand with, until one is of its type.
 fn samples() -> [Value; 4] {
     [
@@ -68,9 +156,10 @@ fn samples() -> [Value; 4] {
     ]
 }
 
-/// What this connector holds to.
+/// What a connector with these capabilities holds to, on either side of an agreement.
 #[must_use]
-pub fn describe() -> CapabilityDocument {
+pub fn describe(capabilities: &Capabilities) -> CapabilityDocument {
+    let asking = Asking { sides: [Role::Provider, Role::Consumer].map(|role| capabilities.clone().for_role(role)) };
     let use_with = |member: &str, value: Value| json!({ "permission": [{ "action": "use", member: value }] });
     let duty = |action: &str| use_with("duty", json!([{ "action": action }]));
     let open = json!({ "action": "use", "constraint": [sample_constraint("count", "lteq", json!(1))] });
@@ -80,17 +169,22 @@ pub fn describe() -> CapabilityDocument {
         let list = if operand == "andSequence" { json!({ "@list": parts }) } else { json!(parts) };
         use_with("constraint", json!([{ operand: list }]))
     };
+    let operands: BTreeSet<&str> = LEFT_OPERANDS
+        .iter()
+        .map(|(operand, _)| *operand)
+        .chain(OPERANDS.iter().map(|spec| spec.name))
+        .chain(capabilities.vocabulary.operands.keys().map(String::as_str))
+        .collect();
     CapabilityDocument {
         version: CAPABILITIES_VERSION,
         profiles: PROFILES_KNOWN.iter().map(|profile| (*profile).to_owned()).collect(),
-        conflict: held(&["perm", "prohibit", "invalid"], both),
-        logical: held(LOGICAL, logical),
-        actions: actions(|action| json!({ "permission": [{ "action": action }] })),
-        operands: LEFT_OPERANDS.iter().filter_map(|(operand, _)| operand_capability(operand)).collect(),
-        duties: actions(duty),
-        obligations: actions(
-            |action| json!({ "permission": [{ "action": "use" }], "obligation": [{ "action": action }] }),
-        ),
+        conflict: asking.held(&["perm", "prohibit", "invalid"], both),
+        logical: asking.held(LOGICAL, logical),
+        actions: asking.actions(|action| json!({ "permission": [{ "action": action }] })),
+        operands: operands.into_iter().filter_map(|operand| asking.operand(operand)).collect(),
+        duties: asking.actions(duty),
+        obligations: asking
+            .actions(|action| json!({ "permission": [{ "action": "use" }], "obligation": [{ "action": action }] })),
     }
 }
 
@@ -98,48 +192,57 @@ fn sample_constraint(left: &str, operator: &str, right: Value) -> Value {
     json!({ "leftOperand": left, "operator": operator, "rightOperand": right })
 }
 
-/// The words with which a policy is held to.
-fn held(words: &[&str], policy: impl Fn(&str) -> Value) -> Vec<String> {
-    words.iter().filter(|word| planned(policy(word)).is_some()).map(|word| (*word).to_owned()).collect()
+/// Asks for the plan of a policy on both sides.
+struct Asking {
+    sides: [Capabilities; 2],
 }
 
-/// The actions with which a policy is held to.
-fn actions(policy: impl Fn(&str) -> Value) -> Vec<Capability> {
-    let capability = |action: &str| {
-        let plan = planned(policy(action))?;
-        Some(Capability { term: action.to_owned(), operators: Vec::new(), enforced: enforcements(plan) })
-    };
-    ACTIONS.iter().filter_map(|action| capability(action.name)).collect()
-}
-
-fn operand_capability(operand: &str) -> Option<Capability> {
-    let mut found: Option<Capability> = None;
-    for operator in OPERATORS {
-        let plan = samples().into_iter().find_map(|sample| {
-            let constraint = sample_constraint(operand, operator, sample);
-            planned(json!({ "permission": [{ "action": "use", "constraint": [constraint] }] }))
-        });
-        let Some(plan) = plan else { continue };
-        let capability = found.get_or_insert_with(|| Capability {
-            term: operand.to_owned(),
-            operators: Vec::new(),
-            enforced: enforcements(plan),
-        });
-        capability.operators.push((*operator).to_owned());
+impl Asking {
+    /// The words with which a policy is held to.
+    fn held(&self, words: &[&str], policy: impl Fn(&str) -> Value) -> Vec<String> {
+        words.iter().filter(|word| self.planned(policy(word)).is_some()).map(|word| (*word).to_owned()).collect()
     }
-    found
-}
 
-/// The plan of a policy, where all of it is held to.
-fn planned(policy: Value) -> Option<Plan> {
-    let document = PolicyDocument::from_value(policy).ok()?;
-    let plan = plan(&parse(&document).ok()?, &Capabilities::default());
-    plan.refused.is_empty().then_some(plan)
-}
+    /// The actions with which a policy is held to.
+    fn actions(&self, policy: impl Fn(&str) -> Value) -> Vec<Capability> {
+        let capability = |action: &str| {
+            let enforced = self.planned(policy(action))?;
+            Some(Capability { term: action.to_owned(), operators: Vec::new(), enforced })
+        };
+        ACTIONS.iter().filter_map(|action| capability(action.name)).collect()
+    }
 
-fn enforcements(plan: Plan) -> Vec<Enforcement> {
-    let mut all: Vec<Enforcement> = plan.enforced.into_iter().flat_map(|step| step.phases).collect();
-    all.sort_by_key(|enforcement| enforcement.phase);
-    all.dedup();
-    all
+    fn operand(&self, operand: &str) -> Option<Capability> {
+        let mut found: Option<Capability> = None;
+        for operator in OPERATORS {
+            let enforced = samples().into_iter().find_map(|sample| {
+                let constraint = sample_constraint(operand, operator, sample);
+                self.planned(json!({ "permission": [{ "action": "use", "constraint": [constraint] }] }))
+            });
+            let Some(enforced) = enforced else { continue };
+            let capability =
+                found.get_or_insert_with(|| Capability { term: operand.to_owned(), operators: Vec::new(), enforced });
+            capability.operators.push((*operator).to_owned());
+        }
+        found
+    }
+
+    /// What this connector does for a policy on the sides on which it holds to all of it; `None`
+    /// where that is neither.
+    fn planned(&self, policy: Value) -> Option<Vec<Enforcement>> {
+        let document = PolicyDocument::from_value(policy).ok()?;
+        let policy = parse(&document).ok()?;
+        let mut found: Option<Vec<Enforcement>> = None;
+        for side in &self.sides {
+            let plan = plan(&policy, side);
+            if plan.refused.is_empty() {
+                let ours = plan.enforced.into_iter().flat_map(|step| step.phases).filter(|how| how.by == side.role);
+                found.get_or_insert_default().extend(ours);
+            }
+        }
+        let mut all = found?;
+        all.sort_by_key(|enforcement| (enforcement.phase, enforcement.by));
+        all.dedup();
+        Some(all)
+    }
 }

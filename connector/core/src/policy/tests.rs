@@ -5,6 +5,7 @@ use kontor_vocab::odrl::PolicyDocument;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::negotiation::Role;
 use crate::refusal::{Fault, Refusal};
 
 const ME: &str = "did:web:consumer.example";
@@ -880,7 +881,7 @@ fn a_difference_is_named_in_words() {
 
 #[test]
 fn the_capability_document_says_what_a_plan_says() {
-    let found = describe();
+    let found = describe(&Capabilities::default());
     let operands: Vec<&str> = found.operands.iter().map(|operand| operand.term.as_str()).collect();
     for operand in OPERANDS_ENFORCED {
         assert!(operands.contains(operand), "{operand} is not in {operands:?}");
@@ -895,4 +896,33 @@ fn the_capability_document_says_what_a_plan_says() {
     assert_eq!(found.logical, ["and", "or", "xone"]);
     let text = serde_json::to_string(&found).unwrap();
     assert_eq!(serde_json::from_str::<CapabilityDocument>(&text).unwrap(), found);
+}
+
+#[test]
+fn what_only_one_side_can_enforce_is_looked_up_in_what_it_claims() {
+    let duty = json!([{"action": "delete", "constraint": [atom("count", "lteq", json!(1))]}]);
+    let parsed = parse(&document(json!({"permission": [{"action": "use", "duty": duty}]}))).unwrap();
+    let how = |by| Enforcement { phase: Phase::AfterTransfer, by, how: "as it says".to_owned() };
+    let step = |path: &str, phases| Step { path: path.to_owned(), term: String::new(), phases };
+    let plan = Plan {
+        enforced: vec![
+            step("permission[0].duty[0]", vec![how(Role::Consumer)]),
+            step("permission[0].duty[0].constraint[0]", vec![how(Role::Provider), how(Role::Consumer)]),
+        ],
+        refused: Vec::new(),
+    };
+    let found = needs(&parsed, &plan, Role::Consumer);
+    assert_eq!(
+        found,
+        [Need { path: "permission[0].duty[0]".to_owned(), list: NeedList::Duties, term: "delete".to_owned() }]
+    );
+    assert_eq!(found[0].to_string(), "the duty to `delete` at permission[0].duty[0]");
+    assert!(needs(&parsed, &plan, Role::Provider).is_empty());
+
+    let mut claimed = describe(&Capabilities::default());
+    claimed.duties =
+        vec![Capability { term: "delete".to_owned(), operators: Vec::new(), enforced: vec![how(Role::Provider)] }];
+    assert!(!claimed.claims(&found[0], Role::Consumer), "the other side's duty is no claim");
+    claimed.duties[0].enforced.push(how(Role::Consumer));
+    assert!(claimed.claims(&found[0], Role::Consumer));
 }

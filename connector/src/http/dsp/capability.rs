@@ -9,13 +9,13 @@ use axum::{Extension, Json, Router};
 use kontor_core::peer::VerifiedPeer;
 
 use crate::control::Control;
-use crate::control::capability::Capabilities;
+use crate::control::capability::Statement;
 
 pub(super) fn routes() -> Router<Arc<Control>> {
     Router::new().route("/capabilities", get(capabilities))
 }
 
 /// For every verified participant.
-async fn capabilities(State(control): State<Arc<Control>>, _: Extension<VerifiedPeer>) -> Json<Capabilities> {
-    Json(control.capabilities())
+async fn capabilities(State(control): State<Arc<Control>>, _: Extension<VerifiedPeer>) -> Json<Statement> {
+    Json(control.statement())
 }

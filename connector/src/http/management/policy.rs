@@ -34,8 +34,8 @@ pub(super) fn routes() -> Router<Arc<Control>> {
 
 /// The body is the policy as it is written, so that lines can be named. A policy that is refused
 /// is an answer here, not an error.
-async fn checked(body: Result<Bytes, BytesRejection>) -> Answer {
-    let found = check(&text(body)?)?;
+async fn checked(State(control): State<Arc<Control>>, body: Result<Bytes, BytesRejection>) -> Answer {
+    let found = check(&text(body)?, control.capabilities())?;
     let words = found.text("the policy");
     Ok(ok(&with_text(json!(found), words)))
 }
@@ -53,9 +53,13 @@ struct Ask {
     uses: Option<u64>,
 }
 
-async fn explained(ask: Result<Query<Ask>, QueryRejection>, body: Result<Bytes, BytesRejection>) -> Answer {
+async fn explained(
+    State(control): State<Arc<Control>>,
+    ask: Result<Query<Ask>, QueryRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer {
     let Query(ask) = ask.map_err(|rejection| Refusal::new(Fault::Malformed, "query", rejection.body_text()))?;
-    let told = explain(&text(body)?, question(ask)?.as_ref())?;
+    let told = explain(&text(body)?, question(ask)?.as_ref(), control.capabilities())?;
     let words = told.text();
     Ok(ok(&with_text(json!(told), words)))
 }
@@ -101,7 +105,7 @@ fn with_text(mut value: Value, text: String) -> Value {
 }
 
 async fn capabilities(State(control): State<Arc<Control>>) -> Answer {
-    Ok(ok(&control.capabilities()))
+    Ok(ok(&control.statement()))
 }
 
 async fn templates() -> Answer {
@@ -110,10 +114,10 @@ async fn templates() -> Answer {
 }
 
 /// The parameters are those of the query: `?count=10`.
-async fn filled(Path(name): Path<String>, RawQuery(query): RawQuery) -> Answer {
+async fn filled(State(control): State<Arc<Control>>, Path(name): Path<String>, RawQuery(query): RawQuery) -> Answer {
     let values: Vec<(String, String)> =
         url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect();
-    Ok(ok(&template(&name)?.fill(&values)?))
+    Ok(ok(&template(&name)?.fill(&values, control.capabilities())?))
 }
 
 /// A kept policy must be reachable by its name.
