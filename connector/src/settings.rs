@@ -3,13 +3,15 @@
 //! The environment overrides with `KONTOR__SECTION__KEY`, as in `KONTOR__PROTOCOL__LISTEN`.
 //! An unknown key is an error with a suggestion; a wrong value names the key and what would pass.
 
+pub mod vocabulary;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use kontor_core::id::ParticipantId;
-use kontor_core::policy::Capabilities;
+use kontor_core::policy::{Capabilities, Vocabulary};
 use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
@@ -231,6 +233,10 @@ pub struct Policy {
     /// same on policies that leave a part, such as a deletion, to the consumer's connector alone.
     /// Nothing checks that they enforce it. Default: none, and such agreements are refused.
     pub consumers_on_trust: Vec<String>,
+    /// Left operands of our own. Default: none.
+    pub operands: Vec<vocabulary::Operand>,
+    /// Which names are parts of which, for operands that compare places and purposes. Default: none.
+    pub parts: Vec<vocabulary::Part>,
     /// Where uses are logged for agreements that require it: a file, one JSON object a line, synced for each; or an
     /// address, `http://…` or `https://…`, that takes one JSON object per POST and answers 2xx once it is kept. While
     /// no entry can be written, no byte of such data leaves. Default: nowhere, and such policies are refused.
@@ -398,6 +404,7 @@ impl Settings {
     fn check(&self) -> Result<(), SettingsError> {
         self.participant()?;
         self.consumers_on_trust()?;
+        self.vocabulary()?;
         let value = |key: &str, rule: String| SettingsError::value(key, rule);
         if !self.management.listen.ip().is_loopback() {
             return Err(value(
@@ -545,7 +552,12 @@ impl Settings {
     /// to it, end to end; until then what asks for it is refused before an agreement.
     #[must_use]
     pub fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        // That it is one was checked when the settings were read.
+        Capabilities { vocabulary: self.vocabulary().unwrap_or_default(), ..Capabilities::default() }
+    }
+
+    fn vocabulary(&self) -> Result<Vocabulary, SettingsError> {
+        vocabulary::vocabulary(&self.policy.operands, &self.policy.parts)
     }
 
     /// Consumers that say nothing of what they enforce, and are trusted to.

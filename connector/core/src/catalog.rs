@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{DatasetId, OfferId, ParticipantId};
 use crate::negotiation::{Offer, OfferKind, Related};
-use crate::policy::{self, Capabilities, Compared, RelationKind, World};
+use crate::policy::{self, Capabilities, Compared, RelationKind, Vocabulary, World};
 use crate::refusal::{Fault, Refusal};
 
 /// An offer that the provider put up: a usage policy for a dataset, and who may see it.
@@ -113,18 +113,22 @@ pub fn relate(
         .cure(format!("`{}`", published.dataset)));
     }
     policy::enforceable(&requested.policy, capabilities)?;
-    Ok(related(&published.policy.clone().with("target", published.dataset.as_str()), &requested.policy))
+    Ok(related(
+        &published.policy.clone().with("target", published.dataset.as_str()),
+        &requested.policy,
+        &capabilities.vocabulary,
+    ))
 }
 
 /// How terms that somebody sent relate to those that they should be: with the same terms they are
 /// equal, whoever is named as a party; otherwise the first difference is named.
 #[must_use]
-pub fn related(ours: &PolicyDocument, theirs: &PolicyDocument) -> Related {
-    if policy::same_terms(ours, theirs).is_ok() {
+pub fn related(ours: &PolicyDocument, theirs: &PolicyDocument, vocabulary: &Vocabulary) -> Related {
+    if policy::same_terms_with(ours, theirs, vocabulary).is_ok() {
         let equal = Compared { relation: RelationKind::Equal, difference: None };
         return Related { kind: OfferKind::Published, compared: Some(equal) };
     }
-    let compared = match (policy::parse(ours), policy::parse(theirs)) {
+    let compared = match (policy::parse_with(ours, vocabulary), policy::parse_with(theirs, vocabulary)) {
         (Ok(ours), Ok(theirs)) => Some(policy::compared(&ours, &theirs)),
         (Err(_), _) | (_, Err(_)) => None,
     };

@@ -139,7 +139,7 @@ impl Control {
                     Assurance::Refused(refusal) => return Err(refusal.into()),
                 }
             }
-            let facts = negotiation::Facts { now, message_id: self.fresh_message_id(), terms: terms(&settled.next) };
+            let facts = self.negotiation_facts(now, terms(&settled.next));
             let outcome = settled.next.clone().step(input, &facts)?;
             if !outcome.changed {
                 return Ok(settled);
@@ -170,7 +170,7 @@ impl Control {
             // What a rule offers is what is published, or on the table and judged before.
             let terms =
                 if decision.action == Action::Counter { Ok(OfferKind::Published.into()) } else { terms(&settled.next) };
-            let facts = negotiation::Facts { now, message_id: self.fresh_message_id(), terms };
+            let facts = self.negotiation_facts(now, terms);
             let mut decided = settled.next.clone().step(negotiation::Input::Decided(command), &facts);
             if let (Ok(outcome), Some((kind, detail))) = (&decided, &refused)
                 && outcome.next.pending.as_ref().is_some_and(|pending| pending.message.kind() == *kind)
@@ -219,6 +219,11 @@ impl Control {
         {
             settled.batch.agreement = Some(agreement_record(&next, agreement.clone()));
         }
+    }
+
+    fn negotiation_facts(&self, now: Timestamp, terms: Result<Related, Refusal>) -> negotiation::Facts {
+        let vocabulary = self.parts.capabilities.vocabulary.clone();
+        negotiation::Facts { now, message_id: self.fresh_message_id(), terms, vocabulary }
     }
 
     fn record_negotiation(&self, record: Record, settled: &mut Settled<Negotiation>, now: Timestamp) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kontor_core::catalog;
 use kontor_core::id::{AgreementId, OfferId, ParticipantId, ProcessId};
 use kontor_core::negotiation::{Command, Input, Message, Negotiation, Offer, OfferKind, Received, Related, Role};
+use kontor_core::policy::Vocabulary;
 use kontor_core::refusal::{Fault, Refusal};
 use kontor_vocab::odrl::PolicyDocument;
 use url::Url;
@@ -165,10 +166,11 @@ impl Control {
             Message::Offer { offer } => Some(offer.clone()),
             _ => None,
         };
+        let vocabulary = self.parts.capabilities.vocabulary.clone();
         let kind_of = move |negotiation: &Negotiation| {
             let related = terms.clone()?;
             Ok(match &offered {
-                Some(offer) => as_asked(negotiation, offer),
+                Some(offer) => as_asked(negotiation, offer, &vocabulary),
                 None => related,
             })
         };
@@ -397,7 +399,7 @@ fn missing(field: &str) -> Refusal {
 }
 
 /// To the consumer, an offer is as published when it is what it asked for.
-fn as_asked(negotiation: &Negotiation, offered: &Offer) -> Related {
+fn as_asked(negotiation: &Negotiation, offered: &Offer, vocabulary: &Vocabulary) -> Related {
     let asked = match negotiation.pending.as_ref().map(|pending| &pending.message) {
         Some(Message::Request { offer }) => Some(offer),
         _ => negotiation.offer(),
@@ -405,7 +407,8 @@ fn as_asked(negotiation: &Negotiation, offered: &Offer) -> Related {
     match asked.filter(|asked| asked.target == offered.target) {
         Some(asked) => {
             let ours = asked.policy.clone().with("target", asked.target.as_str());
-            catalog::related(&ours, &offered.policy.clone().with("target", offered.target.as_str()))
+            let theirs = offered.policy.clone().with("target", offered.target.as_str());
+            catalog::related(&ours, &theirs, vocabulary)
         }
         None => OfferKind::Counter.into(),
     }

@@ -72,7 +72,7 @@ pub fn check(text: &str, capabilities: &Capabilities) -> Result<Check, Refusal> 
         reading: Vec::new(),
         terms_digest: None,
     };
-    match policy::parse(&document) {
+    match policy::parse_with(&document, &capabilities.vocabulary) {
         Err(unread) => problems.extend(unread.into_iter().map(placed)),
         Ok(parsed) => {
             let plan = policy::plan(&parsed, capabilities);

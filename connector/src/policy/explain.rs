@@ -63,7 +63,7 @@ pub struct Verdict {
 pub fn explain(text: &str, question: Option<&Question>, capabilities: &Capabilities) -> Result<Explanation, Refusal> {
     let (value, spans) = Spans::read(text).map_err(|error| no_json(&error))?;
     let document = document(value)?;
-    let parsed = policy::parse(&document).map_err(|problems| {
+    let parsed = policy::parse_with(&document, &capabilities.vocabulary).map_err(|problems| {
         let refusal = policy::refusal(&problems);
         let line = refusal.field.as_deref().map_or(1, |field| spans.place(field).line);
         // The rest of them, each with its line, is what `check` prints.

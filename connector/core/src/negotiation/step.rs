@@ -8,7 +8,7 @@ use super::state::{Ended, Negotiation, Pending, ROUNDS_MAX, Role, State};
 use super::table::{MessageName, next_state};
 use crate::effect::{Effect, Outgoing, Record};
 use crate::id::{AgreementId, MessageId, ParticipantId, ProcessId};
-use crate::policy::{self, Compared, RelationKind};
+use crate::policy::{self, Compared, RelationKind, Vocabulary};
 use crate::refusal::{Fault, Refusal};
 
 /// What can happen to a negotiation.
@@ -116,6 +116,8 @@ pub struct Facts {
     /// all (visible to the peer, enforceable here) and how they relate to what is published; a
     /// refusal refuses the message.
     pub terms: Result<Related, Refusal>,
+    /// The operator's own terms, which an agreement may have as its offer has them.
+    pub vocabulary: Vocabulary,
 }
 
 /// The next state with its effects.
@@ -324,7 +326,7 @@ impl Walk<'_> {
         if agreement.target != offer.target {
             return Err(altered("agreement.target", agreement.target.as_str(), offer.target.as_str()));
         }
-        policy::same_terms(&offer.policy, &agreement.policy)
+        policy::same_terms_with(&offer.policy, &agreement.policy, &self.facts.vocabulary)
     }
 
     // ── we decided something ──

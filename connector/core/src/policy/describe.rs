@@ -17,7 +17,7 @@ use super::enforce::PROFILES_KNOWN;
 use super::model::{Atomic, Constraint, Rule, RuleKind};
 use super::operand::OPERANDS;
 use super::plan::{Enforcement, plan};
-use super::{Plan, Policy, parse};
+use super::{Plan, Policy, parse_with};
 use crate::negotiation::Role;
 
 /// The version of the document's own form.
@@ -177,7 +177,8 @@ pub fn describe(capabilities: &Capabilities) -> CapabilityDocument {
         .collect();
     CapabilityDocument {
         version: CAPABILITIES_VERSION,
-        profiles: PROFILES_KNOWN.iter().map(|profile| (*profile).to_owned()).collect(),
+        profiles: asking
+            .held(PROFILES_KNOWN, |profile| json!({ "profile": profile, "permission": [{ "action": "use" }] })),
         conflict: asking.held(&["perm", "prohibit", "invalid"], both),
         logical: asking.held(LOGICAL, logical),
         actions: asking.actions(|action| json!({ "permission": [{ "action": action }] })),
@@ -231,10 +232,9 @@ impl Asking {
     /// where that is neither.
     fn planned(&self, policy: Value) -> Option<Vec<Enforcement>> {
         let document = PolicyDocument::from_value(policy).ok()?;
-        let policy = parse(&document).ok()?;
         let mut found: Option<Vec<Enforcement>> = None;
         for side in &self.sides {
-            let plan = plan(&policy, side);
+            let plan = plan(&parse_with(&document, &side.vocabulary).ok()?, side);
             if plan.refused.is_empty() {
                 let ours = plan.enforced.into_iter().flat_map(|step| step.phases).filter(|how| how.by == side.role);
                 found.get_or_insert_default().extend(ours);

@@ -14,7 +14,8 @@ use super::duty::{DutyKind, When};
 use super::enforce::refusal;
 use super::evaluate::wanted;
 use super::model::{Ask, Atomic, Conflict, Constraint, Logical, LogicalOperand, Policy, Rule, Test, Thing};
-use super::parse::parse;
+use super::operand::Vocabulary;
+use super::parse::parse_with;
 use crate::refusal::{Fault, Refusal};
 
 /// SHA-256 over the normal form, as lower-case hexadecimal: two policies that mean the same have
@@ -53,8 +54,20 @@ pub(super) fn duty_text(rule: &Rule, kind: &DutyKind, when: When) -> String {
 /// [`Refusal`] with fault `Altered`, naming the first difference and its place; with the fault of
 /// the problem where either is no policy.
 pub fn same_terms(offer: &PolicyDocument, agreement: &PolicyDocument) -> Result<(), Refusal> {
-    let offer = parse(offer).map_err(|problems| refusal(&problems))?;
-    let agreement = parse(agreement).map_err(|problems| refusal(&problems))?;
+    same_terms_with(offer, agreement, &Vocabulary::default())
+}
+
+/// As [`same_terms`], with an operator's own terms.
+///
+/// # Errors
+/// As [`same_terms`].
+pub fn same_terms_with(
+    offer: &PolicyDocument,
+    agreement: &PolicyDocument,
+    vocabulary: &Vocabulary,
+) -> Result<(), Refusal> {
+    let offer = parse_with(offer, vocabulary).map_err(|problems| refusal(&problems))?;
+    let agreement = parse_with(agreement, vocabulary).map_err(|problems| refusal(&problems))?;
     let agreed = Normal::of(&agreement, None);
     // An offer names in its rules what the agreement names as a whole: read it with the agreement's parties.
     let offered = Normal::of(&offer, Some(&agreement));

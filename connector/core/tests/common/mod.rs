@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use kontor_core::effect::Effect;
 use kontor_core::id::{AgreementId, DatasetId, MessageId, OfferId, ParticipantId, ProcessId};
 use kontor_core::negotiation::{self, Negotiation, Offer, OfferKind, Role};
+use kontor_core::policy::Vocabulary;
 use kontor_core::refusal::{Fault, Refusal};
 use kontor_core::transfer::{self, Transfer};
 use kontor_vocab::odrl::PolicyDocument;
@@ -74,7 +75,12 @@ pub fn transfer(role: Role) -> Transfer {
 }
 
 pub fn terms(fresh: &str) -> negotiation::Facts {
-    negotiation::Facts { now: now(), message_id: message_id(fresh), terms: Ok(OfferKind::Counter.into()) }
+    negotiation::Facts {
+        now: now(),
+        message_id: message_id(fresh),
+        terms: Ok(OfferKind::Counter.into()),
+        vocabulary: Vocabulary::default(),
+    }
 }
 
 pub fn permitted(fresh: &str) -> transfer::Facts {
@@ -158,8 +164,12 @@ impl Machine for Negotiation {
             Event::Undelivered { id, refused } => negotiation::Input::Undelivered { id, failure: failure(refused) },
             Event::Due => return Ok(Stepped { next: self, effects: Vec::new(), changed: false }),
         };
-        let facts =
-            negotiation::Facts { now: now(), message_id: world.fresh.clone(), terms: Ok(OfferKind::Counter.into()) };
+        let facts = negotiation::Facts {
+            now: now(),
+            message_id: world.fresh.clone(),
+            terms: Ok(OfferKind::Counter.into()),
+            vocabulary: Vocabulary::default(),
+        };
         let outcome = self.step(input, &facts)?;
         Ok(Stepped { next: outcome.next, effects: outcome.effects, changed: outcome.changed })
     }
