@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use kontor_core::id::ParticipantId;
-use kontor_core::policy::{Capabilities, Vocabulary};
+use kontor_core::policy::{Capabilities, StageKind, Vocabulary};
 use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
@@ -553,7 +553,8 @@ impl Settings {
     #[must_use]
     pub fn capabilities(&self) -> Capabilities {
         // That it is one was checked when the settings were read.
-        Capabilities { vocabulary: self.vocabulary().unwrap_or_default(), ..Capabilities::default() }
+        let vocabulary = self.vocabulary().unwrap_or_default();
+        Capabilities { vocabulary, stages: StageKind::ALL.into(), ..Capabilities::default() }
     }
 
     fn vocabulary(&self) -> Result<Vocabulary, SettingsError> {
