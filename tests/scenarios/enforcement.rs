@@ -9,7 +9,12 @@ use crate::transfer::{
 };
 
 /// Both sides end the transfer with a reason that has these words, and no file is taken for whole.
-async fn both_ended(provider: &Participant, consumer: &Participant, stream: &Running, words: &str) -> [Value; 2] {
+pub(crate) async fn both_ended(
+    provider: &Participant,
+    consumer: &Participant,
+    stream: &Running,
+    words: &str,
+) -> [Value; 2] {
     let there = provider.wait_transfer(&stream.there, "TERMINATED").await;
     let here = consumer.wait_transfer(&stream.here, "TERMINATED").await;
     for ended in [&here, &there] {

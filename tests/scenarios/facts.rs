@@ -1,7 +1,11 @@
 //! What policies ask about is kept by the operator, and a stream that rested on what changed is cut.
 
-use kontor_tests::DataSpace;
-use serde_json::json;
+use kontor_tests::terms::under;
+use kontor_tests::{DataSpace, Options, Participant};
+use serde_json::{Value, json};
+
+use crate::enforcement::both_ended;
+use crate::transfer::{STREAM_BYTES, running};
 
 /// One segment of a path.
 fn segment(text: &str) -> String {
@@ -59,4 +63,85 @@ async fn a_fact_that_no_policy_could_ask_for_is_refused_with_its_cure() {
         "source": { "type": "file", "path": provider.write("fairs", b"1") },
     });
     provider.post("/datasets", dataset).await.refused(400, &["labels.spatial", "skos:concept"]);
+}
+
+async fn put(who: &Participant, path: &str, body: Value) {
+    who.call(reqwest::Method::PUT, path, Some(&body)).await.ok();
+}
+
+#[tokio::test]
+async fn a_claim_that_is_taken_back_cuts_a_running_stream() {
+    let space = DataSpace::new();
+    let (provider, consumer) = space.pair();
+    let claim = "/participants/urn:story:consumer/claims/spatial";
+    put(&provider, claim, json!({ "value": "urn:place:de" })).await;
+    let stream = running(&provider, &consumer, &under("spatial", "eq", "urn:place:de"), STREAM_BYTES).await;
+    provider.delete(claim).await.ok();
+    both_ended(&provider, &consumer, &stream, "spatial").await;
+    // Missing, it refuses the next transfer too, and says what is missing.
+    let again = consumer.transfer(&stream.agreement, Some("again.bin")).await;
+    let ended = consumer.wait_transfer(&again, "TERMINATED").await;
+    assert!(ended.to_string().contains("spatial"), "{ended:#}");
+}
+
+#[tokio::test]
+async fn a_claim_that_lapses_cuts_a_running_stream() {
+    let space = DataSpace::new();
+    let (provider, consumer) = space.pair();
+    let until = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(8)).unwrap();
+    let claim = "/participants/urn:story:consumer/claims/spatial";
+    put(&provider, claim, json!({ "value": "urn:place:de", "valid_until": until })).await;
+    let stream = running(&provider, &consumer, &under("spatial", "eq", "urn:place:de"), STREAM_BYTES).await;
+    both_ended(&provider, &consumer, &stream, "spatial").await;
+}
+
+#[tokio::test]
+async fn an_event_that_is_raised_and_a_state_that_is_cleared_cut_running_streams() {
+    let space = DataSpace::new();
+    let (provider, consumer) = space.pair();
+    let stream = running(&provider, &consumer, &under("event", "neq", "urn:event:flood"), STREAM_BYTES).await;
+    put(&provider, "/events/urn:event:flood", json!({})).await;
+    both_ended(&provider, &consumer, &stream, "event").await;
+
+    let space = DataSpace::new();
+    let (provider, consumer) = space.pair();
+    put(&provider, "/states/urn:state:emergency", json!({})).await;
+    let policy = under("https://w3id.org/idsa/code/STATE", "eq", "urn:state:emergency");
+    let stream = running(&provider, &consumer, &policy, STREAM_BYTES).await;
+    provider.delete("/states/urn:state:emergency").await.ok();
+    both_ended(&provider, &consumer, &stream, "a state of the surroundings").await;
+}
+
+#[tokio::test]
+async fn data_for_a_purpose_needs_the_declaration_of_that_purpose() {
+    let space = DataSpace::new();
+    let (provider, consumer) = space.pair();
+    let dataset = provider.publish("fairs", &under("purpose", "eq", "urn:purpose:research")).await;
+    let agreement = consumer.agree(&provider, &dataset).await;
+    consumer.try_transfer(&agreement, Some("silent.csv")).await.refused(403, &["purpose", "declares its purpose"]);
+    let asked = |purpose: &str| json!({ "agreement": agreement, "purpose": purpose, "sink": { "type": "file", "path": "fairs.csv" } });
+    consumer.post("/transfers", asked("urn:purpose:resale")).await.refused(403, &["purpose"]);
+    let here = consumer.post("/transfers", asked("urn:purpose:research")).await.ok()["id"].as_str().unwrap().to_owned();
+    consumer.wait_transfer(&here, "COMPLETED").await;
+    let there = provider.counterpart("transfers", &here).await;
+    assert_eq!(provider.transfer_state(&there).await["purpose"], json!(["urn:purpose:research"]));
+}
+
+#[tokio::test]
+async fn consent_that_is_withdrawn_cuts_a_running_stream() {
+    let space = DataSpace::new();
+    let (provider, consumer) = space.pair();
+    let policy = json!({ "permission": [{ "action": "use", "duty": [{ "action": "obtainConsent" }] }] });
+    let dataset = provider.publish_sparse("stream", STREAM_BYTES, &policy).await;
+    let agreement = consumer.agree(&provider, &dataset).await;
+    let early = consumer.transfer(&agreement, Some("early.bin")).await;
+    let refused = consumer.wait_transfer(&early, "TERMINATED").await;
+    assert!(refused.to_string().contains("obtainConsent"), "{refused:#}");
+    let consent = format!("/agreements/{agreement}/facts/consent");
+    put(&provider, &consent, json!({})).await;
+    let here = consumer.transfer(&agreement, Some("stream.bin")).await;
+    let there = provider.counterpart("transfers", &here).await;
+    provider.wait_running(&there).await;
+    provider.delete(&consent).await.ok();
+    both_ended(&provider, &consumer, &crate::transfer::Running { agreement, here, there }, "obtainConsent").await;
 }

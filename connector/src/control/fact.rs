@@ -284,6 +284,14 @@ impl Control {
                 depends_on: decision.depends_on.clone(),
             },
         );
+        if !decision.allowed && known.role == Role::Consumer && known.leaves_open(&decision, now) {
+            // What the provider knows and we do not is the provider's to decide, and it decides before a byte leaves.
+            // With duties of ours at stake we must know which permission it is, and do not go on.
+            let free = model.rules.iter().all(|rule| rule.duties.is_empty());
+            if free && policy::could_allow(&model, &request, &known.world(now)) {
+                return Ok(Ok(Decision { allowed: true, valid_until: None, uses_max: None, ..decision }));
+            }
+        }
         if decision.allowed {
             // The end of one fact is the end of the permission only where nothing else carries it.
             for _ in 0..TURNS_MAX {
@@ -345,6 +353,7 @@ impl Control {
             DutyFilter { state: Some("violated"), agreement: Some(agreement.id.clone()), ..DutyFilter::default() };
         let violated = store.duties(&violated, &Page::largest()).await?;
         Ok(Known {
+            role: record.role,
             agreed_at: agreement.agreed_at,
             uses,
             bytes: store.quantity_taken(&agreement.id, Unit::Bytes).await?,
@@ -382,6 +391,7 @@ fn connector_names(participant: &ParticipantId, binding: &TokenBinding) -> Vec<S
 
 /// What is known for one decision, at whatever instant it is asked.
 struct Known {
+    role: Role,
     agreed_at: Timestamp,
     uses: u64,
     bytes: u64,
@@ -403,6 +413,10 @@ impl Known {
         insert_all(&mut facts, FactSource::Peer, &self.claims, now, &self.vocabulary);
         insert_all(&mut facts, FactSource::AgreementRegister, &self.register, now, &self.vocabulary);
         for (operand, records) in [("event", &self.events), ("idsc:STATE", &self.states)] {
+            // The provider's register says all there is; a consumer's own is silent until it says something.
+            if self.role == Role::Consumer && records.is_empty() {
+                continue;
+            }
             let on: Vec<&FactRecord> = records.iter().filter(|fact| fact.holds_at(now)).collect();
             let names = FactValue::names(on.iter().map(|fact| fact.name.as_str()));
             match on.iter().filter_map(|fact| fact.valid_until).min() {
@@ -430,6 +444,28 @@ impl Known {
         }
     }
 
+    /// Whether a decision asked for what only the other side knows.
+    fn leaves_open(&self, decision: &Decision, now: Timestamp) -> bool {
+        let facts = self.world(now).facts;
+        decision.depends_on.iter().any(|name| {
+            let source = match operand(name) {
+                Some(spec) => spec.source,
+                None => self.vocabulary.operands.get(name).map(|defined| defined.source),
+            };
+            let theirs = matches!(
+                source,
+                Some(
+                    FactSource::Peer
+                        | FactSource::Dataset
+                        | FactSource::Register
+                        | FactSource::AgreementRegister
+                        | FactSource::Connector
+                )
+            );
+            theirs && facts.get(name).is_none()
+        })
+    }
+
     /// How far the duties of a decision are, by the agreement's register.
     fn duties(&self, decision: &Decision, now: Timestamp) -> DutyStates {
         let mut states = DutyStates::default();
@@ -444,6 +480,11 @@ impl Known {
             // The word stands for the only duty of its kind; where there are several, each has its key.
             let by_word = || self.register.iter().find(|fact| fact.name == wanted && alike(wanted) == 1);
             let found = by_key.or_else(by_word);
+            if self.role == Role::Consumer && found.is_none() {
+                // The provider keeps the register of payments and consents, and decides by it.
+                states.insert(duty.key.clone(), Standing { state: DutyState::Fulfilled, until: None });
+                continue;
+            }
             if let Some(fact) = found.filter(|fact| fact.holds_at(now) && fulfils(&duty.kind, &fact.value)) {
                 let standing = Standing { state: DutyState::Fulfilled, until: fact.valid_until };
                 states.insert(duty.key.clone(), standing);
@@ -781,6 +822,7 @@ mod tests {
 
     fn known() -> Known {
         Known {
+            role: Role::Provider,
             agreed_at: Timestamp::UNIX_EPOCH,
             uses: 1,
             bytes: 0,
