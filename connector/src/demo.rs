@@ -110,7 +110,7 @@ async fn show(options: Options) -> Result<()> {
             &json!({
                 "dataset": TABLE,
                 "policy": { "permission": [{ "action": "use", "constraint": [
-                    { "leftOperand": "spatial", "operator": "eq", "rightOperand": "https://example.org/EU" }
+                    { "leftOperand": "product", "operator": "eq", "rightOperand": "https://example.org/bread" }
                 ]}]},
             }),
         )

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use kontor_core::id::ParticipantId;
-use kontor_core::policy::{Capabilities, StageKind, Vocabulary};
+use kontor_core::policy::{Capabilities, FactSource, StageKind, Vocabulary};
 use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
@@ -368,6 +368,9 @@ impl SettingsError {
     }
 }
 
+/// Whose knowledge reaches decisions, but which no story holds a running stream to.
+const UNPROVEN: [FactSource; 2] = [FactSource::Connector, FactSource::Dataset];
+
 impl Settings {
     /// Reads defaults → file → environment, and checks what can be checked without I/O.
     ///
@@ -554,7 +557,12 @@ impl Settings {
     pub fn capabilities(&self) -> Capabilities {
         // That it is one was checked when the settings were read.
         let vocabulary = self.vocabulary().unwrap_or_default();
-        Capabilities { vocabulary, stages: StageKind::ALL.into(), ..Capabilities::default() }
+        Capabilities {
+            vocabulary,
+            sources: FactSource::ALL.into_iter().filter(|source| !UNPROVEN.contains(source)).collect(),
+            stages: StageKind::ALL.into(),
+            ..Capabilities::default()
+        }
     }
 
     fn vocabulary(&self) -> Result<Vocabulary, SettingsError> {

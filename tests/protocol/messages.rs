@@ -281,8 +281,8 @@ async fn errors(kontor: &Participant, peer: &FakePeer, dataset: &str, checked: &
     let filtered = message("CatalogRequestMessage", json!({ "filter": ["a filter"] }));
     checked.error(&peer.post(kontor, "/catalog/request", &filtered).await, 400, "CatalogError");
     // Terms that nobody could enforce, and an agreement that is not theirs.
-    let place = terms::under("spatial", "eq", "http://example.org/EU");
-    let offer = terms::offer(&place, "urn:story:offer:fairs", dataset, &kontor.id);
+    let product = terms::under("product", "eq", "http://example.org/bread");
+    let offer = terms::offer(&product, "urn:story:offer:fairs", dataset, &kontor.id);
     let request = terms::contract_request(&urn(), &peer.address, &offer);
     checked.error(&peer.post(kontor, "/negotiations/request", &request).await, 400, negotiation);
     let request = terms::transfer_request(&urn(), &peer.address, "urn:uuid:not-yours");

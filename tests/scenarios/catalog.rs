@@ -130,10 +130,10 @@ async fn a_policy_that_cannot_be_enforced_is_refused_by_name() {
     let space = DataSpace::new();
     let provider = space.participant("provider");
     let dataset = provider.publish("fairs", &open()).await;
-    let duty = json!({ "permission": [{ "action": "use", "duty": [{ "action": "compensate" }] }] });
+    let duty = json!({ "permission": [{ "action": "use", "duty": [{ "action": "delete" }] }] });
     for (policy, word) in [
-        (under("spatial", "eq", "DE"), "spatial"),
-        (under("purpose", "eq", "research"), "purpose"),
+        (under("product", "eq", "bread"), "product"),
+        (under("resolution", "lteq", "300"), "resolution"),
         (under("dateTime", "near", "2030-01-01T00:00:00Z"), "near"),
         (under("dateTime", "lt", "tomorrow"), "tomorrow"),
         (under("count", "lteq", "many"), "many"),

@@ -142,6 +142,7 @@ async fn consent_that_is_withdrawn_cuts_a_running_stream() {
     let here = consumer.transfer(&agreement, Some("stream.bin")).await;
     let there = provider.counterpart("transfers", &here).await;
     provider.wait_running(&there).await;
+    crate::transfer::arrived(&consumer, 1024 * 1024).await;
     provider.delete(&consent).await.ok();
     both_ended(&provider, &consumer, &crate::transfer::Running { agreement, here, there }, "obtainConsent").await;
 }
