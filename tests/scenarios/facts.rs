@@ -1,7 +1,7 @@
 //! What policies ask about is kept by the operator, and a stream that rested on what changed is cut.
 
 use kontor_tests::terms::under;
-use kontor_tests::{DataSpace, Options, Participant};
+use kontor_tests::{DataSpace, Participant};
 use serde_json::{Value, json};
 
 use crate::enforcement::both_ended;
