@@ -7,6 +7,7 @@
 pub mod capability;
 pub mod class;
 mod compare;
+mod conflict;
 mod describe;
 pub mod duty;
 mod enforce;

@@ -7,7 +7,8 @@ use kontor_core::id::ParticipantId;
 use kontor_core::policy::model::RuleKind;
 use kontor_core::policy::report::Activation;
 use kontor_core::policy::{
-    Decision, Relation, Request, World, compare, evaluate, parse, report, same_terms, terms_digest,
+    Capabilities, Decision, Prepared, Relation, Request, World, compare, evaluate, parse, report, same_terms,
+    terms_digest, unenforceable,
 };
 use kontor_vocab::odrl::PolicyDocument;
 use proptest::prelude::*;
@@ -70,6 +71,18 @@ fn document(permissions: &[Value], prohibitions: &[Value]) -> PolicyDocument {
         .unwrap()
 }
 
+/// What is said of permissions and prohibitions that meet, if anything.
+fn strategy() -> impl Strategy<Value = Option<&'static str>> {
+    prop::sample::select(vec![None, Some("prohibit"), Some("perm"), Some("invalid")])
+}
+
+fn under(strategy: Option<&str>, document: PolicyDocument) -> PolicyDocument {
+    match strategy {
+        Some(strategy) => document.with("conflict", strategy),
+        None => document,
+    }
+}
+
 fn request() -> Request {
     Request { action: "use".to_owned(), assignee: ParticipantId::parse("urn:me").unwrap(), target: None }
 }
@@ -118,13 +131,32 @@ proptest! {
         prop_assert!(!decide(&document(&[], &prohibitions), &world).allowed);
     }
 
-    /// S2.
+    /// S2 and S33: whatever the policy says of conflicts.
     #[test]
-    fn adding_a_prohibition_never_turns_deny_into_allow((permissions, prohibitions) in rules(), more in rule(), world in world()) {
-        let before = decide(&document(&permissions, &prohibitions), &world);
+    fn adding_a_prohibition_never_turns_deny_into_allow((permissions, prohibitions) in rules(), more in rule(), world in world(), strategy in strategy()) {
+        let before = decide(&under(strategy, document(&permissions, &prohibitions)), &world);
         let mut prohibitions = prohibitions;
         prohibitions.push(more);
-        prop_assert!(before.allowed || !decide(&document(&permissions, &prohibitions), &world).allowed);
+        prop_assert!(before.allowed || !decide(&under(strategy, document(&permissions, &prohibitions)), &world).allowed);
+    }
+
+    /// S33: from the strictest to the most generous, and the silent one is as strict as the one that prohibits.
+    #[test]
+    fn a_strategy_is_as_generous_as_its_place((permissions, prohibitions) in rules(), world in world()) {
+        let allowed = |strategy| decide(&under(strategy, document(&permissions, &prohibitions)), &world).allowed;
+        prop_assert_eq!(allowed(None), allowed(Some("prohibit")));
+        prop_assert!(!allowed(Some("invalid")) || allowed(Some("prohibit")));
+        prop_assert!(!allowed(Some("prohibit")) || allowed(Some("perm")));
+    }
+
+    /// S33: what is void is void at every time, for every use and for whoever asks.
+    #[test]
+    fn a_policy_is_void_only_where_a_permission_and_a_prohibition_can_hold_together((permissions, prohibitions) in rules(), world in world()) {
+        let policy = parse(&under(Some("invalid"), document(&permissions, &prohibitions))).unwrap();
+        let void = unenforceable(&policy, &Capabilities::all()).iter().any(|problem| problem.path == "conflict");
+        let rules = report(&policy, &request(), &world).rules;
+        let active = |kind: RuleKind| rules.iter().any(|rule| rule.kind == kind && rule.activation == Activation::Active);
+        prop_assert!(void || !(active(RuleKind::Permission) && active(RuleKind::Prohibition)));
     }
 
     /// S3.
@@ -168,8 +200,8 @@ proptest! {
 
     /// S10: against brute force, half a second at a time, and at the nanoseconds on either side.
     #[test]
-    fn a_decision_holds_exactly_until_valid_until((permissions, prohibitions) in rules(), world in world()) {
-        let document = document(&permissions, &prohibitions);
+    fn a_decision_holds_exactly_until_valid_until((permissions, prohibitions) in rules(), world in world(), strategy in strategy()) {
+        let document = under(strategy, document(&permissions, &prohibitions));
         let decision = decide(&document, &world);
         let at = |now: Timestamp| decide(&document, &World { now, ..world.clone() }).allowed;
         let nano = SignedDuration::from_nanos(1);
@@ -187,8 +219,8 @@ proptest! {
 
     /// S12: against brute force.
     #[test]
-    fn uses_max_is_the_last_use_before_a_gap((permissions, prohibitions) in rules(), world in world()) {
-        let document = document(&permissions, &prohibitions);
+    fn uses_max_is_the_last_use_before_a_gap((permissions, prohibitions) in rules(), world in world(), strategy in strategy()) {
+        let document = under(strategy, document(&permissions, &prohibitions));
         let decision = decide(&document, &world);
         let at = |uses: u64| decide(&document, &World { uses: Some(uses), ..world.clone() }).allowed;
         let from = if decision.allowed { world.uses.unwrap_or(1) } else { 1 };
@@ -202,19 +234,25 @@ proptest! {
 
     /// S13.
     #[test]
-    fn a_decision_always_gives_its_reasons((permissions, prohibitions) in rules(), world in world()) {
-        prop_assert!(!decide(&document(&permissions, &prohibitions), &world).reasons.is_empty());
+    fn a_decision_always_gives_its_reasons((permissions, prohibitions) in rules(), world in world(), strategy in strategy()) {
+        prop_assert!(!decide(&under(strategy, document(&permissions, &prohibitions)), &world).reasons.is_empty());
     }
 
     /// S13: the report and the decision are of one mind.
     #[test]
-    fn what_is_reported_active_is_what_decides((permissions, prohibitions) in rules(), world in world()) {
-        let document = document(&permissions, &prohibitions);
-        let rules = report(&parse(&document).unwrap(), &request(), &world).rules;
+    fn what_is_reported_active_is_what_decides((permissions, prohibitions) in rules(), world in world(), strategy in strategy()) {
+        let policy = parse(&under(strategy, document(&permissions, &prohibitions))).unwrap();
+        let rules = report(&policy, &request(), &world).rules;
         let all = |kind: RuleKind| rules.iter().filter(move |rule| rule.kind == kind).map(|rule| rule.activation);
+        let void = unenforceable(&policy, &Capabilities::all()).iter().any(|problem| problem.path == "conflict");
+        let prohibited = all(RuleKind::Prohibition).any(|activation| activation != Activation::Inactive);
         let allowed = all(RuleKind::Permission).any(|activation| activation == Activation::Active)
-            && all(RuleKind::Prohibition).all(|activation| activation == Activation::Inactive);
-        prop_assert_eq!(decide(&document, &world).allowed, allowed);
+            && (!prohibited || strategy == Some("perm"))
+            && !void;
+        let decision = evaluate(&policy, &request(), &world);
+        prop_assert_eq!(decision.allowed, allowed);
+        let verdict = Prepared::new(policy).decide(&request(), &world);
+        prop_assert_eq!((verdict.allowed, verdict.valid_until, verdict.uses_max), (decision.allowed, decision.valid_until, decision.uses_max));
     }
 
     /// S18.
@@ -228,12 +266,20 @@ proptest! {
 
     /// S19.
     #[test]
-    fn what_is_compared_as_narrower_allows_nothing_more((permissions, prohibitions) in rules(), more in rule(), world in world()) {
-        let offered = document(&permissions, &prohibitions);
+    fn what_is_compared_as_narrower_allows_nothing_more((permissions, prohibitions) in rules(), more in rule(), world in world(), ours in strategy(), theirs in strategy()) {
+        let offered = under(ours, document(&permissions, &prohibitions));
         let mut fewer = permissions.clone();
         fewer.truncate(1);
         fewer[0]["constraint"].as_array_mut().unwrap().extend(more["constraint"].as_array().unwrap().clone());
-        for requested in [document(&fewer, &prohibitions), document(std::slice::from_ref(&more), &prohibitions), document(&permissions, &[more])] {
+        let requests = [
+            (ours, document(&fewer, &prohibitions)),
+            (ours, document(std::slice::from_ref(&more), &prohibitions)),
+            (ours, document(&permissions, &[more])),
+            (theirs, document(&permissions, &prohibitions)),
+            (theirs, document(&permissions, &[])),
+        ];
+        for (strategy, requested) in requests {
+            let requested = under(strategy, requested);
             let relation = compare(&parse(&offered).unwrap(), &parse(&requested).unwrap());
             if matches!(relation, Relation::Equal | Relation::Narrower) {
                 prop_assert!(!decide(&requested, &world).allowed || decide(&offered, &world).allowed);

@@ -6,8 +6,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::capability::Capabilities;
+use super::conflict;
 use super::enforce::unenforceable;
-use super::model::{Ask, Comparison, Constraint, NameRelation, Policy, Rule, RuleKind, Test, Thing};
+use super::model::{Ask, Comparison, Conflict, Constraint, NameRelation, Policy, Rule, RuleKind, Test, Thing};
 use super::normalise::{conjunction, frame, in_words, normal_thing, rule_text, terms_digest};
 
 /// How a requested policy relates to an offered one.
@@ -115,11 +116,14 @@ pub fn compared(offered: &Policy, requested: &Policy) -> Compared {
     if let Some(problem) = unenforceable(requested, &all).into_iter().chain(unenforceable(offered, &all)).next() {
         return unknown(Difference { path: problem.path, message: problem.message });
     }
-    if frame(offered) != frame(requested) {
+    let (ours, theirs) = (conflict::strategy(offered), conflict::strategy(requested));
+    // Where only one of the two has a strategy that matters, the other one would decide the same under it.
+    if frame(offered) != frame(requested) || ours.zip(theirs).is_some_and(|(ours, theirs)| ours != theirs) {
         let message = "profiles, conflict strategy and inherited policies are not those of the offer".to_owned();
         return unknown(Difference { path: "conflict".to_owned(), message });
     }
-    let (wider, narrower) = (beyond(requested, offered), beyond(offered, requested));
+    let permission_wins = ours.or(theirs) == Some(Conflict::Permission);
+    let (wider, narrower) = (beyond(requested, offered, true), beyond(offered, requested, !permission_wins));
     let asked_beyond = |gap: Gap| {
         let asked = gap.inner.map_or_else(|| "nothing of the kind".to_owned(), |words| format!("`{words}`"));
         let message = match gap.outer {
@@ -169,8 +173,9 @@ fn parties(policy: &Policy) -> BTreeSet<(Option<&str>, Option<&str>)> {
     policy.rules.iter().map(|rule| (target(rule, policy), assignee(rule, policy))).collect()
 }
 
-/// Where the inner policy may allow what the outer one does not; `None` where it does not.
-fn beyond(inner: &Policy, outer: &Policy) -> Option<Gap> {
+/// Where the inner policy may allow what the outer one does not; `None` where it does not. A prohibition of the outer
+/// one that takes nothing away is not looked for where only what is allowed counts.
+fn beyond(inner: &Policy, outer: &Policy, every_prohibition: bool) -> Option<Gap> {
     let of = |policy: &'_ Policy, kind: RuleKind| -> Vec<Rule> {
         policy.rules.iter().filter(|rule| rule.kind == kind).cloned().collect()
     };
@@ -188,7 +193,10 @@ fn beyond(inner: &Policy, outer: &Policy) -> Option<Gap> {
     // What was prohibited must stay so.
     let kept = of(inner, RuleKind::Prohibition);
     for rule in of(outer, RuleKind::Prohibition) {
-        if !kept.iter().any(|other| within(&rule, outer, other, inner).is_none()) {
+        // One with remedies takes something away even where a permission wins: once it was infringed.
+        if (every_prohibition || !rule.duties.is_empty())
+            && !kept.iter().any(|other| within(&rule, outer, other, inner).is_none())
+        {
             let path = kept.first().map_or_else(|| "prohibition".to_owned(), |rule| rule.path.clone());
             let outer = format!("a prohibition to {}", rule.action);
             return Some(Gap { path, inner: None, outer: Some(outer) });

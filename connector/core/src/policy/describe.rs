@@ -162,8 +162,10 @@ pub fn describe(capabilities: &Capabilities) -> CapabilityDocument {
     let asking = Asking { sides: [Role::Provider, Role::Consumer].map(|role| capabilities.clone().for_role(role)) };
     let use_with = |member: &str, value: Value| json!({ "permission": [{ "action": "use", member: value }] });
     let duty = |action: &str| use_with("duty", json!([{ "action": action }]));
-    let open = json!({ "action": "use", "constraint": [sample_constraint("count", "lteq", json!(1))] });
-    let both = |strategy: &str| json!({ "conflict": strategy, "permission": [open], "prohibition": [open] });
+    // A permission and a prohibition that do not meet: one policy that no strategy voids.
+    let counted =
+        |operator: &str| json!({ "action": "use", "constraint": [sample_constraint("count", operator, json!(1))] });
+    let both = |strategy: &str| json!({ "conflict": strategy, "permission": [counted("lteq")], "prohibition": [counted("gt")] });
     let logical = |operand: &str| {
         let parts = [sample_constraint("count", "lteq", json!(1)), sample_constraint("count", "lteq", json!(2))];
         let list = if operand == "andSequence" { json!({ "@list": parts }) } else { json!(parts) };

@@ -7,9 +7,10 @@ use kontor_vocab::odrl::PolicyDocument;
 use kontor_vocab::odrl::terms::LEFT_OPERANDS;
 
 use super::capability::{Capabilities, StageKind};
+use super::conflict;
 use super::duty::DutyKind;
 use super::fact::FactSource;
-use super::model::{Conflict, Constraint, LogicalOperand, Policy, Rule, RuleKind, Test, Thing};
+use super::model::{Constraint, LogicalOperand, Policy, Rule, RuleKind, Test, Thing};
 use super::operand::operand;
 use super::parse::{clip, parse_with};
 use super::{Problem, ProblemKind};
@@ -69,14 +70,13 @@ pub(super) fn policy_problems(policy: &Policy) -> Vec<Problem> {
         let message = format!("the rules of `{}` are not part of the document", clip(parent));
         problems.push(problem("inheritFrom", message, "all rules in one policy"));
     }
-    let strategy = match policy.conflict {
-        None | Some(Conflict::Prohibition) => None,
-        Some(Conflict::Permission) => Some("perm"),
-        Some(Conflict::Invalid) => Some("invalid"),
-    };
-    if let Some(strategy) = strategy {
-        let message = format!("the conflict strategy `{strategy}` is not followed: a prohibition always wins");
-        problems.push(problem("conflict", message, "`prohibit`, or no strategy"));
+    if let Some((may, must_not)) = conflict::voided_by(policy) {
+        let message = format!(
+            "`{}` and `{}` may meet, and the policy says that it is void where a permission and a prohibition do",
+            may.path, must_not.path
+        );
+        let cure = "a permission and a prohibition that no request can have both, or `prohibit`";
+        problems.push(problem("conflict", message, cure));
     }
     for rule in &policy.rules {
         let understood = rule.term.as_ref().is_some_and(|term| !matches!(term.kind, DutyKind::Other { .. }));

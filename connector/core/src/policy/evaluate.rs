@@ -1,4 +1,4 @@
-//! The decision: default deny, prohibition wins, unknown never allows.
+//! The decision: default deny, prohibition wins unless the policy says otherwise, unknown never allows.
 //!
 //! A policy is first made ready ([`super::prepared`]): conditions on the time become sets of
 //! instants, so that it is cheap to ask again, which is how the exact end of a decision is found.
@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use kontor_vocab::context::compact_term;
 use kontor_vocab::odrl::terms::{ActionTerm, action_term};
 
+use super::conflict;
 use super::duty::DutyState;
 use super::enforce;
 use super::fact::{ASSIGNEE_COLLECTIONS, FactValue, TARGET_COLLECTIONS};
@@ -198,7 +199,7 @@ fn covers_term(rule: &Rule, asked: Option<&'static ActionTerm>) -> Truth {
 }
 
 /// Whether one action is another or is included in it.
-fn is_part_of(part: &'static ActionTerm, whole: &str) -> bool {
+pub(super) fn is_part_of(part: &'static ActionTerm, whole: &str) -> bool {
     let mut at = Some(part);
     while let Some(term) = at {
         if term.name == whole {
@@ -233,7 +234,8 @@ fn depends_on(policy: &Policy, request: &Request) -> BTreeSet<String> {
         }
     }
     let mut names = BTreeSet::new();
-    for rule in policy.rules.iter().filter(|rule| covers(rule, request) != Truth::False) {
+    let decides = |rule: &&Rule| rule.kind != RuleKind::Prohibition || !conflict::permission_wins(policy);
+    for rule in policy.rules.iter().filter(decides).filter(|rule| covers(rule, request) != Truth::False) {
         for (thing, collections) in [(&rule.target, TARGET_COLLECTIONS), (&rule.assignee, ASSIGNEE_COLLECTIONS)] {
             let Some(thing) = thing else { continue };
             names.extend(thing.collection.then(|| collections.to_owned()));
@@ -260,7 +262,18 @@ impl<'a> Reasons<'a> {
         let covering = |kind: RuleKind| {
             policy.rules.iter().filter(move |rule| rule.kind == kind && covers(rule, request) != Truth::False)
         };
+        let overridden = conflict::permission_wins(policy);
         for rule in covering(RuleKind::Prohibition) {
+            if overridden {
+                if allowed && says.truth_of(rule) != Truth::False {
+                    let message = format!(
+                        "would prohibit `{}`, but the policy says that a permission wins (`perm`)",
+                        rule.action
+                    );
+                    says.say(&rule.path, message);
+                }
+                continue;
+            }
             match says.truth_of(rule) {
                 Truth::False => {}
                 Truth::True => says.say(&rule.path, format!("prohibits `{}` now, and a prohibition wins", rule.action)),

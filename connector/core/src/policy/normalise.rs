@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use kontor_vocab::odrl::PolicyDocument;
 use sha2::{Digest, Sha256};
 
+use super::conflict;
 use super::duty::{DutyKind, When};
 use super::enforce::refusal;
 use super::evaluate::wanted;
@@ -80,9 +81,10 @@ pub fn same_terms_with(
     }
 }
 
-/// What a policy says beside its rules: profiles, conflict strategy, parents.
-pub(super) fn frame(policy: &Policy) -> [String; 3] {
-    Normal::of(policy, None).frame
+/// What a policy says beside its rules and its conflict strategy: profiles, parents.
+pub(super) fn frame(policy: &Policy) -> [String; 2] {
+    let [profiles, _, parents] = Normal::of(policy, None).frame;
+    [profiles, parents]
 }
 
 /// A rule with all that hangs from it, in normal form.
@@ -213,7 +215,7 @@ impl Normal {
     fn of(policy: &Policy, fallback: Option<&Policy>) -> Self {
         let shared = Shared::of(policy, fallback);
         let set = |texts: &[String]| list(texts.iter().map(|text| quote(text)).collect::<BTreeSet<_>>());
-        let conflict = match policy.conflict {
+        let conflict = match conflict::strategy(policy) {
             // Where nothing is said, a prohibition wins: that is what `prohibit` says.
             None | Some(Conflict::Prohibition) => "prohibit",
             Some(Conflict::Permission) => "perm",

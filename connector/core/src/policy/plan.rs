@@ -4,10 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Problem;
 use super::capability::Capabilities;
+use super::conflict;
 use super::duty::{DutyKind, When};
 use super::enforce::unenforceable;
 use super::evaluate::wanted;
-use super::model::{Constraint, Policy, Rule, RuleKind, Test};
+use super::model::{Conflict, Constraint, Policy, Rule, RuleKind, Test};
 use super::operand::operand;
 use crate::negotiation::Role;
 
@@ -222,6 +223,12 @@ pub fn explain(policy: &Policy) -> Vec<String> {
     if policy.rules.iter().all(|rule| rule.kind != RuleKind::Permission) {
         sentences.push("Nothing is permitted, so everything is denied.".to_owned());
     }
+    let strategy = match conflict::strategy(policy) {
+        None | Some(Conflict::Prohibition) => None,
+        Some(Conflict::Permission) => Some("Where a permission and a prohibition meet, the permission wins."),
+        Some(Conflict::Invalid) => Some("Where a permission and a prohibition can meet, the whole policy is void."),
+    };
+    sentences.extend(strategy.map(str::to_owned));
     sentences
 }
 

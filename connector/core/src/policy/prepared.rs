@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 
+use super::conflict;
 use super::duty::{DueDuty, DutyKind, DutyState, DutyTerm, When};
 use super::enforce;
 use super::evaluate::{Truth, asked_action, covers_by};
@@ -31,6 +32,8 @@ pub struct Prepared<'a> {
     rules: Vec<Ready>,
     /// Something about the policy as a whole that cannot be held to: nothing is allowed under it.
     void: bool,
+    /// A permission that holds wins over every prohibition.
+    permission_wins: bool,
 }
 
 /// Allow or deny, and for how long; the reasons are [`evaluate`](super::evaluate)'s.
@@ -83,7 +86,8 @@ impl<'a> Prepared<'a> {
             })
             .collect();
         let void = !enforce::policy_problems(&policy).is_empty();
-        Self { policy, rules, void }
+        let permission_wins = conflict::permission_wins(&policy);
+        Self { policy, rules, void, permission_wins }
     }
 
     /// The policy itself.
@@ -174,6 +178,8 @@ impl<'a> Prepared<'a> {
                 continue;
             }
             match rule.kind {
+                // Where a permission wins, what is prohibited besides, or may be, decides nothing.
+                RuleKind::Prohibition if self.permission_wins => {}
                 RuleKind::Permission | RuleKind::Prohibition => asked.rules.push((rule, ready, about)),
                 RuleKind::Obligation => asked.obligations.push(rule),
                 RuleKind::Duty | RuleKind::Remedy | RuleKind::Consequence => asked.void = true,

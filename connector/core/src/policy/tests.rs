@@ -161,6 +161,183 @@ fn prohibition_wins() {
     }
 }
 
+const STRATEGIES: [Option<&str>; 4] = [None, Some("prohibit"), Some("perm"), Some("invalid")];
+
+fn meeting(strategy: Option<&str>, permission: Value, prohibition: Value) -> PolicyDocument {
+    let mut policy = json!({"permission": [permission], "prohibition": [prohibition]});
+    if let Some(strategy) = strategy {
+        policy["conflict"] = json!(strategy);
+    }
+    document(policy)
+}
+
+/// S2 and S33.
+#[test]
+fn the_strategy_says_who_wins_where_permission_and_prohibition_meet() {
+    let world = World { uses: Some(2), ..world("2030-01-01T12:00:00Z") };
+    let counted = |operator: &str| json!({"action": "use", "constraint": [atom("count", operator, json!(5))]});
+    let unknown = json!({"action": "use", "constraint": [atom("purpose", "eq", json!("x"))]});
+    let free = || json!({"action": "use"});
+    // For each strategy in turn: absent, prohibit, perm, invalid.
+    for (name, permission, prohibition, allowed) in [
+        ("both hold", free(), free(), [false, false, true, false]),
+        ("a part is prohibited", free(), json!({"action": "print"}), [false, false, true, false]),
+        ("the prohibition may hold", free(), unknown.clone(), [false, false, true, false]),
+        ("the permission may hold", unknown.clone(), free(), [false, false, false, false]),
+        ("neither is known", unknown.clone(), unknown, [false, false, false, false]),
+        ("the permission does not hold", counted("gt"), counted("lteq"), [false, false, false, false]),
+        ("the prohibition does not hold, and never with it", counted("lteq"), counted("gt"), [true, true, true, true]),
+        ("the prohibition does not hold now", free(), counted("gt"), [true, true, true, false]),
+        ("something else is prohibited", free(), json!({"action": "sell"}), [true, true, true, true]),
+        (
+            "somebody else is meant",
+            json!({"action": "use", "assignee": ME}),
+            json!({"action": "use", "assignee": "did:web:other.example"}),
+            [true, true, true, true],
+        ),
+    ] {
+        for (strategy, allowed) in STRATEGIES.into_iter().zip(allowed) {
+            let policy = meeting(strategy, permission.clone(), prohibition.clone());
+            let decision = decide(&policy, &world);
+            assert_eq!(decision.allowed, allowed, "{name} under {strategy:?}: {:?}", decision.reasons);
+            assert!(!decision.reasons.is_empty(), "{name} gives a reason");
+        }
+    }
+    let overridden = decide(&meeting(Some("perm"), free(), free()), &world);
+    assert!(overridden.reasons.iter().any(|reason| reason.path == "prohibition[0]"), "{:?}", overridden.reasons);
+    assert!(overridden.reasons.iter().any(|reason| reason.path == "permission[0]"), "{:?}", overridden.reasons);
+}
+
+/// S33.
+#[test]
+fn a_policy_that_is_void_by_its_own_words_is_void_for_everything_and_names_both_rules() {
+    // The conflict is about one dataset; the request is about another.
+    let policy = document(json!({"conflict": "invalid", "permission": [
+        {"action": "use", "target": "urn:data:1"}, {"action": "use", "target": "urn:data:2"}],
+        "prohibition": [{"action": "print", "target": "urn:data:2"}]}));
+    let decision = decide(&policy, &world("2030-01-01T12:00:00Z"));
+    assert_eq!((decision.allowed, decision.valid_until), (false, None));
+    let said = decision.reasons.iter().find(|reason| reason.path == "conflict").unwrap();
+    assert!(said.message.contains("permission[1]") && said.message.contains("prohibition[0]"), "{said:?}");
+    assert!(!could_allow(&parse(&policy).unwrap(), &request(), &World::default()));
+    let refusal = refused(&policy);
+    assert_eq!(refusal.field.as_deref(), Some("conflict"));
+    assert!(refusal.message.contains("permission[1]") && refusal.message.contains("prohibition[0]"), "{refusal:?}");
+}
+
+/// S33.
+#[test]
+fn conditions_that_can_never_hold_together_are_no_conflict() {
+    let noon = "2030-01-01T12:00:00Z";
+    let when = |operator: &str| atom("dateTime", operator, json!(noon));
+    let count = |operator: &str, n: u64| atom("count", operator, json!(n));
+    let to = |operator: &str, who: Value| atom("recipient", operator, who);
+    let purpose = |operator: &str, names: Value| atom("purpose", operator, names);
+    let event = |operator: &str, names: Value| atom("event", operator, names);
+    let level = |operator: &str| atom("idsc:SECURITY_LEVEL", operator, json!("idsc:TRUST_SECURITY_PROFILE"));
+    for (one, other, void) in [
+        (when("lt"), when("gteq"), false),
+        (when("lteq"), when("gteq"), true),
+        (when("lteq"), when("gt"), false),
+        (when("eq"), when("neq"), false),
+        (when("neq"), when("neq"), true),
+        (count("lteq", 3), count("gt", 3), false),
+        (count("lt", 4), count("gt", 2), true),
+        // Only whole numbers exclude it, and that is not looked at: what is uncertain is a conflict.
+        (count("gt", 3), count("lt", 4), true),
+        (count("eq", 1), atom("elapsedTime", "gt", json!("P1D")), true),
+        (atom("elapsedTime", "lt", json!("P1D")), atom("elapsedTime", "gteq", json!("P2D")), false),
+        (atom("elapsedTime", "lt", json!("P30D")), atom("elapsedTime", "gteq", json!("P1M")), true),
+        (to("eq", json!("urn:a")), to("isAnyOf", json!(["urn:b", "urn:c"])), false),
+        (to("eq", json!("urn:a")), to("isAnyOf", json!(["urn:b", "urn:a"])), true),
+        (to("isAnyOf", json!(["urn:a"])), to("isNoneOf", json!(["urn:a", "urn:b"])), false),
+        (purpose("eq", json!("urn:x")), purpose("eq", json!("urn:y")), false),
+        (purpose("eq", json!("urn:x")), purpose("neq", json!("urn:x")), false),
+        (purpose("isAnyOf", json!(["urn:x", "urn:z"])), purpose("neq", json!("urn:x")), true),
+        // Two events may go on at once.
+        (event("eq", json!("urn:x")), event("eq", json!("urn:y")), true),
+        (event("isAllOf", json!(["urn:x", "urn:y"])), event("neq", json!("urn:x")), false),
+        (level("lt"), level("gteq"), false),
+        (level("lteq"), level("gteq"), true),
+        (json!({"or": [when("lt"), count("lteq", 1)]}), json!({"and": [when("gteq"), count("gt", 1)]}), false),
+        (json!({"or": [when("lt"), count("lteq", 1)]}), when("gteq"), true),
+        (json!({"xone": [when("lt"), count("lteq", 1)]}), json!({"and": [when("gteq"), count("gt", 1)]}), false),
+    ] {
+        let rule = |constraint: &Value| json!({"action": "use", "constraint": [constraint]});
+        for (a, b) in [(&one, &other), (&other, &one)] {
+            let policy = parse(&meeting(Some("invalid"), rule(a), rule(b))).unwrap();
+            let refused = unenforceable(&policy, &Capabilities::all());
+            assert_eq!(refused.iter().any(|problem| problem.path == "conflict"), void, "{a} and {b}: {refused:?}");
+        }
+    }
+    for (permission, prohibition, void) in [
+        (json!({"action": "use"}), json!({"action": "distribute"}), true),
+        (json!({"action": "read"}), json!({"action": "use"}), true),
+        (json!({"action": "read"}), json!({"action": "print"}), false),
+        (json!({"action": "use"}), json!({"action": "sell"}), false),
+        (json!({"action": "use"}), json!({"action": "idsc:ENCRYPT"}), true),
+        (json!({"action": "use", "target": "urn:a"}), json!({"action": "use", "target": "urn:b"}), false),
+        (json!({"action": "use", "target": "urn:a"}), json!({"action": "use"}), true),
+        (
+            json!({"action": "use", "target": "urn:a"}),
+            json!({"action": "use", "target": {"@type": "AssetCollection", "@id": "urn:b"}}),
+            true,
+        ),
+    ] {
+        let policy = parse(&meeting(Some("invalid"), permission.clone(), prohibition.clone())).unwrap();
+        let found = unenforceable(&policy, &Capabilities::all()).iter().any(|problem| problem.path == "conflict");
+        assert_eq!(found, void, "{permission} and {prohibition}");
+    }
+}
+
+/// S16 and S33.
+#[test]
+fn a_strategy_is_a_term_only_where_it_makes_a_difference() {
+    let terms = |strategy: Option<&str>, prohibited: bool| {
+        let mut policy = json!({"permission": [{"action": "use"}]});
+        if let Some(strategy) = strategy {
+            policy["conflict"] = json!(strategy);
+        }
+        if prohibited {
+            policy["prohibition"] = json!([{"action": "sell"}]);
+        }
+        digest(policy)
+    };
+    for strategy in STRATEGIES {
+        assert_eq!(terms(strategy, false), terms(None, false), "{strategy:?} where nothing is prohibited");
+    }
+    assert_eq!(terms(Some("prohibit"), true), terms(None, true));
+    assert_ne!(terms(Some("perm"), true), terms(None, true));
+    assert_ne!(terms(Some("invalid"), true), terms(None, true));
+    assert_ne!(terms(Some("invalid"), true), terms(Some("perm"), true));
+}
+
+/// S19 and S33.
+#[test]
+fn a_comparison_heeds_the_strategy() {
+    let counted = |operator: &str| json!({"action": "use", "constraint": [atom("count", operator, json!(5))]});
+    let may = json!({"permission": [counted("lteq")]});
+    let with =
+        |strategy: &str| json!({"conflict": strategy, "permission": [counted("lteq")], "prohibition": [counted("gt")]});
+    let void = json!({"conflict": "invalid", "permission": [counted("lteq")], "prohibition": [{"action": "use"}]});
+    for (offered, requested, relation) in [
+        (may.clone(), with("prohibit"), Relation::Narrower),
+        (may.clone(), with("invalid"), Relation::Narrower),
+        // A prohibition more takes nothing away where a permission wins, and one less is not what was offered.
+        (may.clone(), with("perm"), Relation::Equal),
+        (with("perm"), may.clone(), Relation::Wider("prohibition".to_owned())),
+        (with("prohibit"), with("perm"), Relation::Unknown),
+        (with("perm"), with("invalid"), Relation::Unknown),
+        (with("perm"), with("perm"), Relation::Equal),
+        // What is void allows nothing, and what is narrower than it might.
+        (void.clone(), may, Relation::Unknown),
+        (void, with("invalid"), Relation::Unknown),
+    ] {
+        let (a, b) = (parse(&document(offered.clone())).unwrap(), parse(&document(requested.clone())).unwrap());
+        assert_eq!(compare(&a, &b), relation, "{offered} then {requested}");
+    }
+}
+
 #[test]
 fn time_windows_are_exact() {
     let t = "2030-01-01T12:00:00Z";
@@ -378,7 +555,14 @@ fn what_cannot_be_enforced_is_refused_by_name_and_place() {
             "profile",
             "https://test.com/profile",
         ),
-        (document(json!({"permission": [{"action": "use"}], "conflict": "perm"})), "conflict", "perm"),
+        (document(json!({"permission": [{"action": "use"}], "conflict": "first"})), "conflict", "first"),
+        (
+            document(
+                json!({"permission": [{"action": "use"}], "prohibition": [{"action": "print"}], "conflict": "invalid"}),
+            ),
+            "conflict",
+            "prohibition[0]",
+        ),
         (
             document(json!({"permission": [{"action": "use"}], "inheritFrom": ["urn:parent"]})),
             "inheritFrom",
@@ -793,6 +977,11 @@ fn a_policy_reads_as_plain_english() {
             "Whoever agrees must not sell the data."
         ]
     );
+    for (strategy, words) in [("perm", "the permission wins"), ("invalid", "the whole policy is void")] {
+        let policy = meeting(Some(strategy), json!({"action": "use"}), json!({"action": "sell"}));
+        let sentences = explain(&parse(&policy).unwrap());
+        assert!(sentences.last().is_some_and(|last| last.contains(words)), "{sentences:?}");
+    }
 }
 
 #[test]
@@ -892,7 +1081,7 @@ fn the_capability_document_says_what_a_plan_says() {
     }
     let actions: Vec<&str> = found.actions.iter().map(|action| action.term.as_str()).collect();
     assert_eq!(actions, ACTIONS_ENFORCED);
-    assert_eq!(found.conflict, ["prohibit"]);
+    assert_eq!(found.conflict, ["perm", "prohibit", "invalid"]);
     assert_eq!(found.logical, ["and", "or", "xone"]);
     let text = serde_json::to_string(&found).unwrap();
     assert_eq!(serde_json::from_str::<CapabilityDocument>(&text).unwrap(), found);
