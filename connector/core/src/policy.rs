@@ -15,6 +15,8 @@ mod evaluate;
 pub mod fact;
 #[expect(clippy::wildcard_enum_match_arm, reason = "JSON has the six kinds of value that it has")]
 mod ids;
+#[expect(clippy::wildcard_enum_match_arm, reason = "JSON has the six kinds of value that it has")]
+mod inherit;
 mod literal;
 mod meaning;
 pub mod model;
@@ -44,6 +46,7 @@ pub use duty::{Deadline, DueDuty, DutyKey, DutyKind, DutyState, DutyStates, Freq
 pub use enforce::{ACTIONS_ENFORCED, OPERANDS_ENFORCED, PROFILES_KNOWN, enforceable, refusal, unenforceable};
 pub use evaluate::{REASONS_MAX, could_allow, evaluate, first_allowed};
 pub use fact::{ASSIGNEE_COLLECTIONS, Fact, FactSource, FactValue, Facts, TARGET_COLLECTIONS};
+pub use inherit::{INHERITANCE_MAX, PARENTS_MAX, inherit};
 pub use literal::{DURATION_YEARS_MAX, Duration};
 pub use model::Policy;
 pub use normalise::{same_terms, same_terms_with, terms_digest};
@@ -170,6 +173,9 @@ mod class_tests;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod fact_tests;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod inherit_tests;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests;

@@ -7,7 +7,7 @@ use kontor_core::id::ParticipantId;
 use kontor_core::policy::model::RuleKind;
 use kontor_core::policy::report::Activation;
 use kontor_core::policy::{
-    Capabilities, Decision, Prepared, Relation, Request, World, compare, evaluate, parse, report, same_terms,
+    Capabilities, Decision, Prepared, Relation, Request, World, compare, evaluate, inherit, parse, report, same_terms,
     terms_digest, unenforceable,
 };
 use kontor_vocab::odrl::PolicyDocument;
@@ -253,6 +253,26 @@ proptest! {
         prop_assert_eq!(decision.allowed, allowed);
         let verdict = Prepared::new(policy).decide(&request(), &world);
         prop_assert_eq!((verdict.allowed, verdict.valid_until, verdict.uses_max), (decision.allowed, decision.valid_until, decision.uses_max));
+    }
+
+    /// S34: what is inherited is what would have been written.
+    #[test]
+    fn inheriting_is_writing_the_rules_down((permissions, prohibitions) in rules(), (more, less) in rules(), strategy in strategy()) {
+        let parent = under(strategy, document(&more, &less));
+        let child = under(strategy, document(&permissions, &prohibitions)).with("inheritFrom", "urn:parent");
+        let found = inherit(&child, &|id| (id == "urn:parent").then(|| parent.clone())).unwrap();
+        let whole = under(strategy, document(&[permissions, more].concat(), &[prohibitions, less].concat()));
+        prop_assert_eq!(same_terms(&whole, &found), Ok(()));
+    }
+
+    /// S34: it is total.
+    #[test]
+    fn inheriting_is_total(text in "\\PC{0,20}", key in prop::sample::select(vec!["permission", "action", "inheritFrom", "target", "profile", "conflict", "@context"])) {
+        for value in [json!(text), json!([text]), json!({text.as_str(): text}), json!({"@id": text}), json!(null), json!(1.5)] {
+            let parent = PolicyDocument::from_value(json!({"permission": [{"action": "use"}], key: value})).unwrap();
+            let child = parent.clone().with("inheritFrom", "urn:parent");
+            let _ = inherit(&child, &|_| Some(parent.clone())).map(|found| parse(&found));
+        }
     }
 
     /// S18.

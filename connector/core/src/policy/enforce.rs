@@ -68,7 +68,9 @@ pub(super) fn policy_problems(policy: &Policy) -> Vec<Problem> {
     }
     for parent in &policy.inherits {
         let message = format!("the rules of `{}` are not part of the document", clip(parent));
-        problems.push(problem("inheritFrom", message, "all rules in one policy"));
+        let cure =
+            "a policy that stands alone: an operator's own is written out when it is stored, a peer's must come so";
+        problems.push(problem("inheritFrom", message, cure));
     }
     if let Some((may, must_not)) = conflict::voided_by(policy) {
         let message = format!(

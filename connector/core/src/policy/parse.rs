@@ -34,7 +34,7 @@ pub const PROBLEMS_MAX: usize = 64;
 
 /// Members that describe and do not rule. `dct:isReplacedBy` and `dct:coverage` are not among
 /// them: the one voids a policy, the other limits where it holds.
-const DESCRIPTIONS: &[&str] = &[
+pub(super) const DESCRIPTIONS: &[&str] = &[
     "dct:title",
     "dct:description",
     "dct:creator",
@@ -52,6 +52,25 @@ const DESCRIPTIONS: &[&str] = &[
     "rdfs:label",
     "rdfs:comment",
     "rdfs:seeAlso",
+];
+
+/// What a policy may say beside its rules, and its rules.
+pub(super) const POLICY_MEMBERS: &[&str] = &[
+    "@context",
+    "@id",
+    "@type",
+    "uid",
+    "profile",
+    "target",
+    "assigner",
+    "assignee",
+    "timestamp",
+    "permission",
+    "prohibition",
+    "obligation",
+    "conflict",
+    "inheritFrom",
+    "action",
 ];
 
 /// Parses a policy document into the typed model.
@@ -123,24 +142,7 @@ impl Parser<'_> {
     }
 
     fn policy(&mut self, map: &Map<String, Value>) -> Option<Policy> {
-        let known = [
-            "@context",
-            "@id",
-            "@type",
-            "uid",
-            "profile",
-            "target",
-            "assigner",
-            "assignee",
-            "timestamp",
-            "permission",
-            "prohibition",
-            "obligation",
-            "conflict",
-            "inheritFrom",
-            "action",
-        ];
-        self.members("", map, &known, "a policy");
+        self.members("", map, POLICY_MEMBERS, "a policy");
         let kind = self.policy_kind(map);
         let shared = Shared {
             actions: self.actions("", map),
