@@ -113,6 +113,9 @@ pub(crate) fn policy(choices: &mut Choices<'_>) -> Value {
     if policy.get("permission").is_none() && policy.get("prohibition").is_none() {
         policy["permission"] = json!([{"action": "use"}]);
     }
+    if choices.once_in(4) {
+        policy["conflict"] = json!(choices.one(&["perm", "prohibit"]));
+    }
     if choices.once_in(6) {
         policy["target"] = json!(choices.one(&ASSETS));
     }
@@ -239,9 +242,13 @@ pub(crate) fn world(choices: &mut Choices<'_>, keys: &[DutyKey]) -> World {
 }
 
 fn know(world: &mut World, operand: &str, value: FactValue, choices: &mut Choices<'_>) {
-    match choices.below(5) {
+    match choices.below(6) {
         0 => {}
         1 => world.facts.insert_until(operand, value, instant(choices.below(12))),
+        2 => {
+            let until = choices.once_in(2).then(|| instant(choices.below(12)));
+            world.facts.insert_since(operand, value, instant(choices.below(9)), until);
+        }
         _ => world.facts.insert(operand, value),
     }
 }

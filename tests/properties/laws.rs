@@ -86,9 +86,10 @@ fn blinder(world: &World) -> Vec<World> {
     for (operand, _) in world.facts.iter() {
         let mut facts = Facts::default();
         for (name, fact) in world.facts.iter().filter(|(other, _)| *other != operand) {
-            match fact.until {
-                Some(until) => facts.insert_until(name, fact.value.clone(), until),
-                None => facts.insert(name, fact.value.clone()),
+            match (fact.since, fact.until) {
+                (Some(since), until) => facts.insert_since(name, fact.value.clone(), since, until),
+                (None, Some(until)) => facts.insert_until(name, fact.value.clone(), until),
+                (None, None) => facts.insert(name, fact.value.clone()),
             }
         }
         worlds.push(World { facts, ..world.clone() });
@@ -99,7 +100,7 @@ fn blinder(world: &World) -> Vec<World> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// S1 to S6, S8, S9, S11, S14.
+    /// S1 to S6, S8, S9, S11, S14, S33, S35.
     #[test]
     fn the_engine_decides_as_the_reference_does((policy, request, world) in case()) {
         let decision = decide(&policy, &request, &world);

@@ -13,12 +13,13 @@ use super::generate::{ACTIONS, LEVELS};
 /// The keys under which the states of duties are known, by the duties' actions.
 pub(crate) type Keys = BTreeMap<String, DutyKey>;
 
-/// S1 and S2: some permission holds, and every prohibition is known not to.
+/// S1, S2 and S33: some permission holds, and every prohibition is known not to, unless a permission wins.
 pub(crate) fn allowed(policy: &Value, request: &Request, world: &World, keys: &Keys) -> bool {
     let holds = |member: &str| -> Vec<Option<bool>> {
         atomised(policy, member).iter().map(|rule| rule_holds(rule, request, world, keys)).collect()
     };
-    holds("permission").contains(&Some(true)) && holds("prohibition").iter().all(|truth| *truth == Some(false))
+    holds("permission").contains(&Some(true))
+        && (policy["conflict"] == "perm" || holds("prohibition").iter().all(|truth| *truth == Some(false)))
 }
 
 /// S10: the first instant after now at which [`allowed`] has another answer, found by asking at every instant that
@@ -29,7 +30,7 @@ pub(crate) fn valid_until(policy: &Value, request: &Request, world: &World, keys
     let nano = SignedDuration::from_nanos(1);
     let mut instants = Vec::new();
     named_instants(policy, world, &mut instants);
-    instants.extend(world.facts.iter().filter_map(|(_, fact)| fact.until));
+    instants.extend(world.facts.iter().flat_map(|(_, fact)| fact.since.into_iter().chain(fact.until)));
     instants.extend(keys.values().filter_map(|key| world.duties.get(key)?.until));
     let mut probes: Vec<Timestamp> = instants
         .into_iter()
@@ -126,10 +127,11 @@ fn done(duty: &Value, world: &World, keys: &Keys) -> Option<bool> {
     }
 }
 
-/// A fact that is known up to an instant is unknown from it on.
+/// A fact that is known up to an instant is unknown from it on, and one that begins is unknown before.
 fn known<'a>(world: &'a World, operand: &str) -> Option<&'a FactValue> {
     let fact = world.facts.get(operand)?;
-    fact.until.is_none_or(|until| world.now < until).then_some(&fact.value)
+    let begun = fact.since.is_none_or(|since| since <= world.now);
+    (begun && fact.until.is_none_or(|until| world.now < until)).then_some(&fact.value)
 }
 
 /// How the names that are known lie to those that are asked for. Nobody said here which name is part of which.
@@ -174,8 +176,7 @@ fn holds(constraint: &Value, request: &Request, world: &World) -> Option<bool> {
                 "and" => every_way(&truths, &|truths| count(truths) == truths.len()),
                 "or" => every_way(&truths, &|truths| count(truths) > 0),
                 "xone" => every_way(&truths, &|truths| count(truths) == 1),
-                // The order in which conditions came to hold is not watched.
-                _ => every_way(&truths, &|truths| count(truths) == truths.len()).filter(|all| !all),
+                _ => in_sequence(&many(Some(of)), &truths, request, world),
             };
         }
     }
@@ -204,6 +205,57 @@ fn holds(constraint: &Value, request: &Request, world: &World) -> Option<bool> {
         "idsc:QUANTITY" if constraint["unit"] == "By" => compares(operator, &world.bytes?, &first.parse().ok()?),
         "idsc:QUANTITY" => compares(operator, &world.records?, &first.parse().ok()?),
         _ => None,
+    }
+}
+
+/// S35: all, one after the other.
+fn in_sequence(of: &[Value], truths: &[Option<bool>], request: &Request, world: &World) -> Option<bool> {
+    if let [one] = truths {
+        return *one;
+    }
+    if truths.contains(&Some(false)) {
+        return Some(false);
+    }
+    let hold = of.iter().zip(truths).filter(|(_, truth)| **truth == Some(true));
+    let began: Vec<_> = hold.filter_map(|(one, _)| began(one, request, world)).collect();
+    if !began.is_sorted() {
+        return Some(false);
+    }
+    (began.len() == of.len()).then_some(true)
+}
+
+/// Since when a condition that holds does, where that is known; `Some(None)` where it held before everything.
+fn began(constraint: &Value, request: &Request, world: &World) -> Option<Option<Timestamp>> {
+    for operand in ["and", "or", "xone", "andSequence"] {
+        let of = many(constraint.get(operand));
+        if of.is_empty() {
+            continue;
+        }
+        let each: Vec<_> = of.iter().map(|one| began(one, request, world)).collect();
+        return match operand {
+            _ if of.len() == 1 => each[0],
+            "and" | "andSequence" => each.into_iter().collect::<Option<Vec<_>>>()?.into_iter().max(),
+            "or" => {
+                let all_hold = of.iter().all(|one| holds(one, request, world) == Some(true));
+                each[0].filter(|first| all_hold && each.iter().all(|other| *other == Some(*first)))
+            }
+            _ => None,
+        };
+    }
+    let nano = SignedDuration::from_nanos(1);
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let right = text(many(constraint.get("rightOperand")).first()?);
+    let instant = match constraint["leftOperand"].as_str()? {
+        "dateTime" => right.parse().ok()?,
+        "elapsedTime" => after(world.agreed_at?, &right)?,
+        "recipient" => return Some(None),
+        operand => return world.facts.get(operand)?.since.map(Some),
+    };
+    match constraint["operator"].as_str()? {
+        "lt" | "lteq" => Some(None),
+        "neq" if world.now < instant => Some(None),
+        "gt" | "neq" => Some(Some(instant.checked_add(nano).ok()?)),
+        _ => Some(Some(instant)),
     }
 }
 

@@ -7,8 +7,8 @@ use kontor_core::id::ParticipantId;
 use kontor_core::policy::model::RuleKind;
 use kontor_core::policy::report::Activation;
 use kontor_core::policy::{
-    Capabilities, Decision, Prepared, Relation, Request, World, compare, evaluate, inherit, parse, report, same_terms,
-    terms_digest, unenforceable,
+    Capabilities, Decision, FactValue, Facts, Prepared, Relation, Request, World, compare, evaluate, inherit, parse,
+    report, same_terms, terms_digest, unenforceable,
 };
 use kontor_vocab::odrl::PolicyDocument;
 use proptest::prelude::*;
@@ -31,12 +31,14 @@ fn atom() -> impl Strategy<Value = Value> {
         2 => (operator(), 0..5_u64).prop_map(move |(op, n)| constraint("count", op, json!(n))),
         1 => prop::sample::select(vec!["urn:me", "urn:other"]).prop_map(move |who| constraint("recipient", "eq", json!(who))),
         1 => Just(constraint("purpose", "eq", json!("research"))),
+        2 => Just(constraint("event", "eq", json!("urn:fair"))),
+        1 => Just(constraint("spatial", "eq", json!("urn:DE"))),
     ]
 }
 
 fn constraint() -> impl Strategy<Value = Value> {
     atom().prop_recursive(3, 12, 4, |inner| {
-        (prop::sample::select(vec!["and", "or", "xone"]), prop::collection::vec(inner, 1..4))
+        (prop::sample::select(vec!["and", "or", "xone", "andSequence"]), prop::collection::vec(inner, 1..4))
             .prop_map(|(operand, of)| json!({operand: of}))
     })
 }
@@ -58,12 +60,24 @@ fn rules() -> impl Strategy<Value = (Vec<Value>, Vec<Value>)> {
 }
 
 fn world() -> impl Strategy<Value = World> {
-    (0..14_i64, prop::option::of(0..8_i64), prop::option::of(1..6_u64)).prop_map(|(now, agreed, uses)| World {
-        now: instant(now),
-        agreed_at: agreed.map(instant),
-        uses,
-        ..World::default()
-    })
+    let known = || (any::<bool>(), prop::option::of(0..12_i64), prop::option::of(6..12_i64));
+    (0..14_i64, prop::option::of(0..8_i64), prop::option::of(1..6_u64), known(), known()).prop_map(
+        |(now, agreed, uses, event, place)| {
+            let mut facts = Facts::default();
+            for (operand, name, (known, since, until)) in [("event", "urn:fair", event), ("spatial", "urn:DE", place)] {
+                let names = FactValue::names([name]);
+                match (known, since, until) {
+                    (false, ..) => {}
+                    (true, Some(since), until) => {
+                        facts.insert_since(operand, names, instant(since), until.map(instant));
+                    }
+                    (true, None, Some(until)) => facts.insert_until(operand, names, instant(until)),
+                    (true, None, None) => facts.insert(operand, names),
+                }
+            }
+            World { now: instant(now), agreed_at: agreed.map(instant), uses, facts, ..World::default() }
+        },
+    )
 }
 
 fn document(permissions: &[Value], prohibitions: &[Value]) -> PolicyDocument {
@@ -93,9 +107,13 @@ fn decide(document: &PolicyDocument, world: &World) -> Decision {
 
 /// The same policy with everything turned round whose order does not matter.
 fn reversed(value: Value) -> Value {
+    let member = |(key, value): (String, Value)| match value {
+        Value::Array(items) if key == "andSequence" => (key, items.into_iter().map(reversed).collect()),
+        value => (key, reversed(value)),
+    };
     match value {
         Value::Array(items) => Value::Array(items.into_iter().rev().map(reversed).collect()),
-        Value::Object(map) => Value::Object(map.into_iter().rev().map(|(key, value)| (key, reversed(value))).collect()),
+        Value::Object(map) => Value::Object(map.into_iter().rev().map(member).collect()),
         other => other,
     }
 }
@@ -177,8 +195,18 @@ proptest! {
     #[test]
     fn knowing_less_never_allows_more((permissions, _) in rules(), world in world()) {
         let document = document(&permissions, &[]);
-        let blind = World { agreed_at: None, uses: None, ..world.clone() };
+        let blind = World { agreed_at: None, uses: None, facts: Facts::default(), ..world.clone() };
         prop_assert!(!decide(&document, &blind).allowed || decide(&document, &world).allowed);
+    }
+
+    /// S35.
+    #[test]
+    fn a_sequence_asks_for_all_of_its_conditions_and_more(of in prop::collection::vec(constraint(), 1..4), world in world()) {
+        let under = |operand: &str| document(&[json!({"action": "use", "constraint": [{operand: of}]})], &[]);
+        prop_assert!(!decide(&under("andSequence"), &world).allowed || decide(&under("and"), &world).allowed);
+        // Known not to be all is known to be no sequence.
+        let unless = |operand: &str| document(&[json!({"action": "use"})], &[json!({"action": "use", "constraint": [{operand: of}]})]);
+        prop_assert!(!decide(&unless("and"), &world).allowed || decide(&unless("andSequence"), &world).allowed);
     }
 
     /// S5 and S16.

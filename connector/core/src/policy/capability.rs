@@ -106,6 +106,9 @@ pub struct Capabilities {
     pub vocabulary: Vocabulary,
     /// Whose knowledge is handed in with a decision.
     pub sources: BTreeSet<FactSource>,
+    /// Whose facts are handed in with the instant since which they hold
+    /// ([`Facts::insert_since`](super::Facts::insert_since)): of others nobody knows in which order they came to hold.
+    pub beginnings: BTreeSet<FactSource>,
     /// What the data plane can do to a stream.
     pub stages: BTreeSet<StageKind>,
     /// Whether each use is recorded before it begins, and refused where it cannot be.
@@ -133,6 +136,7 @@ impl Default for Capabilities {
                 FactSource::Uses,
                 FactSource::Requester,
             ]),
+            beginnings: BTreeSet::new(),
             stages: BTreeSet::new(),
             log_sink: false,
             log_targets: BTreeSet::new(),
@@ -150,6 +154,7 @@ impl Capabilities {
     pub fn all() -> Self {
         Self {
             sources: FactSource::ALL.into(),
+            beginnings: BTreeSet::from([FactSource::Peer, FactSource::Register, FactSource::AgreementRegister]),
             stages: StageKind::ALL.into(),
             log_sink: true,
             inform_counterparty: true,

@@ -285,7 +285,9 @@ fn implied(given: &[Constraint], wanted: &Constraint) -> bool {
         (Constraint::Logical(have), _) => match have.operand {
             And => implied(&have.of, wanted),
             Or => have.of.iter().all(|part| implied(std::slice::from_ref(part), wanted)),
-            Xone | AndSequence => super::normalise::same_condition(have, wanted),
+            Xone => super::normalise::same_condition(have, wanted),
+            // All hold, in whatever order.
+            AndSequence => super::normalise::same_condition(have, wanted) || implied(&have.of, wanted),
         },
         (Constraint::Atomic(_), Constraint::Logical(_)) => false,
     })

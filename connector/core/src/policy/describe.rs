@@ -167,7 +167,9 @@ pub fn describe(capabilities: &Capabilities) -> CapabilityDocument {
         |operator: &str| json!({ "action": "use", "constraint": [sample_constraint("count", operator, json!(1))] });
     let both = |strategy: &str| json!({ "conflict": strategy, "permission": [counted("lteq")], "prohibition": [counted("gt")] });
     let logical = |operand: &str| {
-        let parts = [sample_constraint("count", "lteq", json!(1)), sample_constraint("count", "lteq", json!(2))];
+        // Conditions that have a beginning, so that they have an order.
+        let [instant, ..] = samples();
+        let parts = ["lt", "gteq"].map(|operator| sample_constraint("dateTime", operator, instant.clone()));
         let list = if operand == "andSequence" { json!({ "@list": parts }) } else { json!(parts) };
         use_with("constraint", json!([{ operand: list }]))
     };

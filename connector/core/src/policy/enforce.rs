@@ -10,7 +10,7 @@ use super::capability::{Capabilities, StageKind};
 use super::conflict;
 use super::duty::DutyKind;
 use super::fact::FactSource;
-use super::model::{Constraint, LogicalOperand, Policy, Rule, RuleKind, Test, Thing};
+use super::model::{Constraint, Logical, LogicalOperand, Policy, Rule, RuleKind, Test, Thing};
 use super::operand::operand;
 use super::parse::{clip, parse_with};
 use super::{Problem, ProblemKind};
@@ -173,21 +173,20 @@ impl Held<'_> {
     fn constraint(&self, constraint: &Constraint, problems: &mut Vec<Problem>) {
         let atomic = match constraint {
             Constraint::Logical(logical) => {
+                if logical.operand == LogicalOperand::AndSequence && logical.of.len() > 1 {
+                    logical.of.iter().for_each(|part| self.ordered(part, problems));
+                }
                 logical.of.iter().for_each(|inner| self.constraint(inner, problems));
                 return;
             }
             Constraint::Atomic(atomic) => atomic,
         };
         let missing = match &atomic.test {
-            Test::Fact(test) => {
-                let defined = || Some(self.capabilities.vocabulary.operands.get(&test.operand)?.source);
-                let source = operand(&test.operand).and_then(|spec| spec.source).or_else(defined);
-                match source {
-                    Some(source) if self.capabilities.sources.contains(&source) => None,
-                    Some(source) => Some(format!("it is known from {}, which nobody hands in", source.about())),
-                    None => Some("nobody knows it".to_owned()),
-                }
-            }
+            Test::Fact(test) => match self.source(&test.operand) {
+                Some(source) if self.capabilities.sources.contains(&source) => None,
+                Some(source) => Some(format!("it is known from {}, which nobody hands in", source.about())),
+                None => Some("nobody knows it".to_owned()),
+            },
             Test::Bytes(..) => self.stage(StageKind::Bytes),
             Test::Records(..) => self.stage(StageKind::Records),
             Test::Delay(_) => self.stage(StageKind::Delay),
@@ -200,6 +199,25 @@ impl Held<'_> {
             let path = format!("{}.leftOperand", atomic.path);
             problems.push(problem(&path, message, "`dateTime`, `elapsedTime`, `count` or `recipient`"));
         }
+    }
+
+    /// A fact in a sequence is one whose beginning is handed in.
+    fn ordered(&self, part: &Constraint, problems: &mut Vec<Problem>) {
+        match part {
+            Constraint::Logical(logical) => logical.of.iter().for_each(|part| self.ordered(part, problems)),
+            Constraint::Atomic(atomic) => {
+                let Test::Fact(test) = &atomic.test else { return };
+                if !self.source(&test.operand).is_some_and(|source| self.capabilities.beginnings.contains(&source)) {
+                    problems.push(unordered(&format!("{}.leftOperand", atomic.path), &atomic.left));
+                }
+            }
+        }
+    }
+
+    /// Who knows an operand.
+    fn source(&self, name: &str) -> Option<FactSource> {
+        let defined = || Some(self.capabilities.vocabulary.operands.get(name)?.source);
+        operand(name).and_then(|spec| spec.source).or_else(defined)
     }
 
     fn stage(&self, stage: StageKind) -> Option<String> {
@@ -268,9 +286,10 @@ fn not_enforced(left: &str) -> String {
 fn constraint_problems(constraint: &Constraint, problems: &mut Vec<Problem>) {
     match constraint {
         Constraint::Logical(logical) => {
-            if logical.operand == LogicalOperand::AndSequence {
-                let message = "the order in which conditions came to hold is not watched";
-                problems.push(problem(&format!("{}.andSequence", logical.path), message, "`and`"));
+            if let LogicalOperand::AndSequence = logical.operand
+                && logical.of.len() > 1
+            {
+                logical.of.iter().for_each(|part| sequence_problems(part, problems));
             }
             logical.of.iter().for_each(|constraint| constraint_problems(constraint, problems));
         }
@@ -297,6 +316,36 @@ fn constraint_problems(constraint: &Constraint, problems: &mut Vec<Problem>) {
         }
         Constraint::Atomic(_) => {}
     }
+}
+
+/// A part of a sequence of which it can never be known since when it holds.
+fn sequence_problems(part: &Constraint, problems: &mut Vec<Problem>) {
+    match part {
+        Constraint::Logical(Logical { of, operand, path }) => match (of.as_slice(), operand) {
+            ([one], _) => sequence_problems(one, problems),
+            (_, LogicalOperand::And | LogicalOperand::AndSequence) => {
+                of.iter().for_each(|part| sequence_problems(part, problems));
+            }
+            (_, LogicalOperand::Or | LogicalOperand::Xone) => {
+                problems.push(unordered(&format!("{path}.{}", operand.as_str()), operand.as_str()));
+            }
+        },
+        Constraint::Atomic(atomic) => match &atomic.test {
+            Test::Count(..)
+            | Test::Bytes(..)
+            | Test::Records(..)
+            | Test::Delay(_)
+            | Test::Rate(..)
+            | Test::Fields(_) => problems.push(unordered(&format!("{}.leftOperand", atomic.path), &atomic.left)),
+            // What is undecided is refused as that, and whether facts have a beginning is for the shell to say.
+            Test::Time(..) | Test::Elapsed(..) | Test::Recipient(..) | Test::Fact(_) | Test::Undecided => {}
+        },
+    }
+}
+
+fn unordered(path: &str, what: &str) -> Problem {
+    let message = format!("since when `{}` holds is not known, and `andSequence` asks for the order", clip(what));
+    problem(path, message, "`and`, or conditions whose beginning is known, such as `dateTime`")
 }
 
 fn problem(path: &str, message: impl Into<String>, cure: impl Into<String>) -> Problem {

@@ -18,7 +18,7 @@ use super::model::{
 };
 use super::operand::operand;
 use super::parse::clip;
-use super::premise::{self, At, tested};
+use super::premise::{self, At, Beginning};
 use super::prepared::{Prepared, Verdict};
 use super::{Decision, Reason, Request, World};
 
@@ -135,7 +135,7 @@ impl Truth {
         }
     }
 
-    /// All of them, in an order that nobody watched.
+    /// All of them, in an order that their truths alone do not tell.
     fn in_sequence(truths: impl IntoIterator<Item = Self>) -> Self {
         match Self::all(truths) {
             Self::False => Self::False,
@@ -146,12 +146,7 @@ impl Truth {
 
 /// Whether a condition holds, for all that is known.
 pub(super) fn truth(constraint: &Constraint, request: &Request, world: &World) -> Truth {
-    match constraint {
-        Constraint::Atomic(atomic) => tested(&atomic.test, At { request, world, now: world.now, uses: world.uses }),
-        Constraint::Logical(logical) => {
-            Truth::under(logical.operand, logical.of.iter().map(|inner| truth(inner, request, world)))
-        }
-    }
+    premise::constraint(constraint, At { request, world, now: world.now, uses: world.uses })
 }
 
 /// Whether a rule is about the request: action, target and assignee.
@@ -402,11 +397,30 @@ impl<'a> Reasons<'a> {
                         LogicalOperand::Xone => ("exactly one", self.holding(&logical.of)),
                         LogicalOperand::AndSequence => ("all, in this order,", self.holding(&logical.of)),
                     };
-                    self.say(&logical.path, format!("{wanted} of {of} conditions must hold; {holding} do"));
-                    self.constraints(&logical.of, all || logical.operand == LogicalOperand::Xone);
+                    let since = match logical.operand {
+                        LogicalOperand::AndSequence if holding == of => self.since(&logical.of),
+                        LogicalOperand::And
+                        | LogicalOperand::Or
+                        | LogicalOperand::Xone
+                        | LogicalOperand::AndSequence => String::new(),
+                    };
+                    self.say(&logical.path, format!("{wanted} of {of} conditions must hold; {holding} do{since}"));
+                    let each = matches!(logical.operand, LogicalOperand::Xone | LogicalOperand::AndSequence);
+                    self.constraints(&logical.of, all || each);
                 }
             }
         }
+    }
+
+    /// In which order conditions came to hold, in words.
+    fn since(&self, constraints: &[Constraint]) -> String {
+        let at = At { request: self.request, world: self.world, now: self.world.now, uses: self.world.uses };
+        let each = constraints.iter().take(NAMES_SHOWN_MAX).map(|part| match premise::beginning(part, at) {
+            Beginning::Known(Some(since)) => format!("since {since}"),
+            Beginning::Known(None) => "from the beginning".to_owned(),
+            Beginning::Unknown => "nobody knows since when".to_owned(),
+        });
+        format!(": {}", each.collect::<Vec<_>>().join(", then "))
     }
 
     fn holding(&self, constraints: &[Constraint]) -> usize {
@@ -477,7 +491,7 @@ fn found(value: &FactValue) -> String {
     }
 }
 
-/// Most names that a sentence lists.
+/// Most names, or instants, that a sentence lists.
 const NAMES_SHOWN_MAX: usize = 8;
 
 fn quoted<'a>(names: impl Iterator<Item = &'a String>) -> String {

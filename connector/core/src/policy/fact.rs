@@ -104,11 +104,15 @@ impl FactValue {
     }
 }
 
-/// A fact: a value, and until when it is known.
+/// A fact: a value, and from when on and until when it is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact {
     /// The value.
     pub value: FactValue,
+    /// The first instant at which it holds, where that is known: before it, nothing is known. `None`: it holds, nobody
+    /// says since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
     /// The first instant at which it is no longer known. `None`: it does not end by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
@@ -136,12 +140,18 @@ impl Facts {
 
     /// Adds a fact that does not end by itself; one that was there is replaced.
     pub fn insert(&mut self, operand: &str, value: FactValue) {
-        self.0.insert(canonical_operand(operand), Fact { value: value.canonical(), until: None });
+        self.0.insert(canonical_operand(operand), Fact { value: value.canonical(), since: None, until: None });
     }
 
     /// Adds a fact that is known up to but not including an instant; one that was there is replaced.
     pub fn insert_until(&mut self, operand: &str, value: FactValue, until: Timestamp) {
-        self.0.insert(canonical_operand(operand), Fact { value: value.canonical(), until: Some(until) });
+        self.0.insert(canonical_operand(operand), Fact { value: value.canonical(), since: None, until: Some(until) });
+    }
+
+    /// Adds a fact that holds from an instant on, up to but not including another one where there is one; one that was
+    /// there is replaced. Only of such facts it is known in which order they came to hold.
+    pub fn insert_since(&mut self, operand: &str, value: FactValue, since: Timestamp, until: Option<Timestamp>) {
+        self.0.insert(canonical_operand(operand), Fact { value: value.canonical(), since: Some(since), until });
     }
 
     /// The fact that an operand asks for, by the operand's canonical name.

@@ -104,6 +104,138 @@ fn a_decision_ends_where_a_fact_ends() {
     assert!(!decide(&policy, &World { now: until, ..world }).allowed);
 }
 
+/// S22.
+#[test]
+fn a_fact_is_known_from_its_beginning_on() {
+    let (since, until) = (at("2030-01-02T00:00:00Z"), at("2030-01-03T00:00:00Z"));
+    let mut world = noon();
+    world.facts.insert_since("purpose", FactValue::names(["research"]), since, Some(until));
+    let policy = under(atom("purpose", "eq", json!("research")));
+    for (now, allowed, turns) in [(noon().now, false, Some(since)), (since, true, Some(until)), (until, false, None)] {
+        let decision = decide(&policy, &World { now, ..world.clone() });
+        assert_eq!((decision.allowed, decision.valid_until), (allowed, turns), "{now}");
+    }
+    let text = serde_json::to_string(&world.facts).unwrap();
+    assert_eq!(serde_json::from_str::<Facts>(&text).unwrap(), world.facts);
+}
+
+/// S35.
+#[test]
+fn a_sequence_holds_where_its_conditions_came_to_hold_in_its_order() {
+    let time = |operator: &str, day: u8| atom("dateTime", operator, json!(format!("2030-01-{day:02}T00:00:00Z")));
+    let elapsed = |operator: &str, span: &str| atom("elapsedTime", operator, json!(span));
+    let event = || atom("event", "eq", json!("urn:fair"));
+    let claim = || atom("spatial", "eq", json!("urn:DE"));
+    let me = || atom("recipient", "eq", json!(ME));
+    let counted = || atom("count", "lteq", json!(9));
+    let unsaid = || atom("idsc:STATE", "eq", json!("urn:calm"));
+    // Now is the 20th, the agreement is of the 1st; the event goes on since the 5th, the claim is kept since the 8th.
+    let mut world = World { now: at("2030-01-20T00:00:00Z"), uses: Some(1), ..noon() };
+    world.facts.insert_since("event", FactValue::names(["urn:fair"]), at("2030-01-05T00:00:00Z"), None);
+    world.facts.insert_since("spatial", FactValue::names(["urn:DE"]), at("2030-01-08T00:00:00Z"), None);
+    world.facts.insert("idsc:STATE", FactValue::names(["urn:calm"]));
+    let (yes, no, unknown) = (Some(true), Some(false), None);
+    for (name, of, holds) in [
+        ("in order", vec![time("gteq", 2), time("gteq", 3)], yes),
+        ("at once", vec![time("gteq", 3), time("gteq", 3)], yes),
+        ("a nanosecond late", vec![time("gt", 3), time("gteq", 3)], no),
+        ("the wrong order", vec![time("gteq", 3), time("gteq", 2)], no),
+        ("what has no beginning comes first", vec![time("lt", 30), time("gteq", 2)], yes),
+        ("and not second", vec![time("gteq", 2), time("lt", 30)], no),
+        ("who asks has no beginning", vec![me(), time("gteq", 2)], yes),
+        ("since the agreement", vec![elapsed("gteq", "P1D"), time("gteq", 3)], yes),
+        ("since the agreement, and too late", vec![elapsed("gteq", "P3D"), time("gteq", 3)], no),
+        ("a fact in order", vec![time("gteq", 4), event(), claim()], yes),
+        ("facts in the wrong order", vec![claim(), event()], no),
+        ("an event after a day that came later", vec![time("gteq", 6), event()], no),
+        ("a fact without a beginning", vec![time("gteq", 2), unsaid()], unknown),
+        ("a count has none", vec![time("gteq", 2), counted()], unknown),
+        ("the known order is wrong all the same", vec![claim(), unsaid(), event()], no),
+        ("one does not hold", vec![time("gteq", 2), time("gteq", 25)], no),
+        ("both hold since the last does", vec![json!({"and": [time("gteq", 2), claim()]}), event()], no),
+        ("both hold since the last does, in order", vec![event(), json!({"and": [time("gteq", 2), claim()]})], yes),
+        ("a day after which it held again", vec![time("gteq", 6), time("neq", 7)], yes),
+        ("a day that is still to come", vec![time("gteq", 6), time("neq", 25)], no),
+        ("alternatives", vec![json!({"or": [time("gteq", 2), event()]}), time("gteq", 6)], unknown),
+        ("one alternative is none", vec![json!({"or": [event(), event()]}), time("gteq", 6)], yes),
+        ("one alone has no order", vec![counted()], yes),
+    ] {
+        let sequence = json!({"andSequence": of});
+        let allowed = decide(&under(sequence.clone()), &world);
+        assert_eq!(allowed.allowed, holds == yes, "{name}: {:?}", allowed.reasons);
+        // A prohibition is harmless only where it is known not to hold.
+        let prohibited = policy(json!({"permission": [{"action": "use"}],
+            "prohibition": [{"action": "use", "constraint": [sequence]}]}));
+        assert_eq!(decide(&prohibited, &world).allowed, holds == no, "{name}, prohibited");
+    }
+    let denied = decide(&under(json!({"andSequence": [claim(), event()]})), &world);
+    let said = denied.reasons.iter().find(|reason| reason.path == "permission[0].constraint[0]").unwrap();
+    assert!(said.message.contains("2030-01-08T00:00:00Z, then since 2030-01-05T00:00:00Z"), "{said:?}");
+}
+
+/// S10 and S35.
+#[test]
+fn a_decision_on_a_sequence_ends_where_its_order_turns() {
+    let time = |operator: &str, day: u8| atom("dateTime", operator, json!(format!("2030-01-{day:02}T00:00:00Z")));
+    // Before the 7th the second condition held from the beginning; after it, it holds since then.
+    let policy = under(json!({"andSequence": [time("gteq", 6), time("neq", 7)]}));
+    for (now, allowed, turns) in [
+        ("2030-01-05T00:00:00Z", false, Some("2030-01-07T00:00:00.000000001Z")),
+        ("2030-01-06T00:00:00Z", false, Some("2030-01-07T00:00:00.000000001Z")),
+        ("2030-01-08T00:00:00Z", true, None),
+    ] {
+        let decision = decide(&policy, &World { now: at(now), ..noon() });
+        assert_eq!((decision.allowed, decision.valid_until), (allowed, turns.map(at)), "{now}");
+    }
+}
+
+/// S17, S30 and S35.
+#[test]
+fn a_sequence_is_agreed_to_where_the_beginnings_of_its_parts_are_known() {
+    let day = atom("dateTime", "gteq", json!("2030-01-02T00:00:00Z"));
+    let with = |left: &str| {
+        let sequence = json!([{"andSequence": {"@list": [day, atom(left, "eq", json!("urn:x"))]}}]);
+        PolicyDocument::from_value(json!({"permission": [{"action": "use", "constraint": sequence}]})).unwrap()
+    };
+    let all = Capabilities::all();
+    let sources = Capabilities { sources: FactSource::ALL.into(), ..Capabilities::default() };
+    for (left, held) in
+        [("recipient", true), ("event", true), ("spatial", true), ("purpose", false), ("idsc:CONNECTOR", false)]
+    {
+        let found = enforceable(&with(left), &all);
+        assert_eq!(found.is_ok(), held, "{left}: {found:?}");
+        if let Err(refusal) = enforceable(&with(left), &sources) {
+            assert_eq!(
+                refusal.field.as_deref(),
+                Some("permission[0].constraint[0].andSequence[1].leftOperand"),
+                "{left}"
+            );
+            assert!(refusal.message.contains(left), "{refusal:?}");
+        } else {
+            assert_eq!(left, "recipient", "nobody says since when `{left}` holds");
+        }
+    }
+    let plan = plan(&enforceable(&with("event"), &all).unwrap(), &all);
+    let step = plan.enforced.iter().find(|step| step.path == "permission[0].constraint[0].andSequence").unwrap();
+    assert!(step.term.contains("one after the other"), "{step:?}");
+}
+
+/// S16 and S35.
+#[test]
+fn the_order_of_a_sequence_is_a_term() {
+    let parts = || [atom("event", "eq", json!("urn:x")), atom("dateTime", "gteq", json!("2030-01-02T00:00:00Z"))];
+    let [first, second] = parts();
+    let digest = |of: Value| terms_digest(&under(json!({"andSequence": of})));
+    assert_eq!(digest(json!([first, second])), digest(json!(parts())));
+    assert_ne!(digest(json!([first, second])), digest(json!([second, first])));
+    assert_eq!(digest(json!([first])), terms_digest(&under(first.clone())));
+    // A sequence that holds has conditions that hold, and not the other way round.
+    let both = policy(json!({"permission": [{"action": "use", "constraint": parts()}]}));
+    let sequence = under(json!({"andSequence": parts()}));
+    assert_eq!(compare(&both, &sequence), Relation::Narrower);
+    assert!(matches!(compare(&sequence, &both), Relation::Wider(_)));
+}
+
 /// S23.
 #[test]
 fn levels_have_an_order() {

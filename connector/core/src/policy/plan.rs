@@ -8,7 +8,7 @@ use super::conflict;
 use super::duty::{DutyKind, When};
 use super::enforce::unenforceable;
 use super::evaluate::wanted;
-use super::model::{Conflict, Constraint, Policy, Rule, RuleKind, Test};
+use super::model::{Conflict, Constraint, LogicalOperand, Policy, Rule, RuleKind, Test};
 use super::operand::operand;
 use crate::negotiation::Role;
 
@@ -180,6 +180,18 @@ fn steps(constraint: &Constraint, steps_so_far: &mut Vec<Step>) {
     match constraint {
         Constraint::Logical(logical) => {
             logical.of.iter().for_each(|inner| steps(inner, steps_so_far));
+            if logical.operand == LogicalOperand::AndSequence && logical.of.len() > 1 {
+                let how = |phase, how: &str| Enforcement { phase, by: Role::Provider, how: how.to_owned() };
+                let phases = vec![
+                    how(Phase::TransferStart, "the instants since which the conditions hold are compared"),
+                    how(Phase::InStream, "the stream is cut at the instant at which the decision turns"),
+                ];
+                steps_so_far.push(Step {
+                    path: format!("{}.andSequence", logical.path),
+                    term: words(constraint),
+                    phases,
+                });
+            }
         }
         Constraint::Atomic(atomic) => {
             let how = |phase, how: &str| Enforcement { phase, by: Role::Provider, how: how.to_owned() };
@@ -277,10 +289,10 @@ fn words(constraint: &Constraint) -> String {
         Constraint::Logical(logical) => {
             let of: Vec<String> = logical.of.iter().map(words).collect();
             let (open, between) = match logical.operand {
-                super::model::LogicalOperand::And => ("all of", "; "),
-                super::model::LogicalOperand::Or => ("any of", "; "),
-                super::model::LogicalOperand::Xone => ("exactly one of", "; "),
-                super::model::LogicalOperand::AndSequence => ("one after the other", "; then "),
+                LogicalOperand::And => ("all of", "; "),
+                LogicalOperand::Or => ("any of", "; "),
+                LogicalOperand::Xone => ("exactly one of", "; "),
+                LogicalOperand::AndSequence => ("one after the other", "; then "),
             };
             format!("{open} ({})", of.join(between))
         }

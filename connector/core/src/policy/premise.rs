@@ -6,7 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::duty::{DutyKind, DutyState, When};
 use super::evaluate::Truth;
 use super::fact::{ASSIGNEE_COLLECTIONS, Fact, FactValue, TARGET_COLLECTIONS};
-use super::model::{Ask, Constraint, FactTest, NameRelation, NameTest, Rule, RuleKind, Test, Thing};
+use super::model::{
+    Ask, Comparison, Constraint, FactTest, Logical, LogicalOperand, NameRelation, NameTest, Rule, RuleKind, Test, Thing,
+};
 use super::{Request, World};
 
 /// What is asked, with what is known, at an instant and with a count of uses.
@@ -37,7 +39,7 @@ pub(super) fn truth(rule: &Rule, at: At<'_>) -> Truth {
 pub(super) fn turns_after(rule: &Rule, world: &World, after: Timestamp) -> Option<Timestamp> {
     let things = [(&rule.target, TARGET_COLLECTIONS), (&rule.assignee, ASSIGNEE_COLLECTIONS)].into_iter();
     let things = things.filter_map(|(thing, fact)| thing.as_ref().map(|thing| (thing, fact)));
-    let ends = things.clone().filter_map(|(_, fact)| ends_after(world.facts.get(fact), after));
+    let ends = things.clone().filter_map(|(_, fact)| fact_turns_after(world.facts.get(fact), after));
     let refinements = things.filter_map(|(thing, _)| constraints_turn_after(&thing.refinements, world, after));
     let duties = rule.duties.iter().filter_map(|duty| duty_turns_after(duty, world, after));
     ends.chain(refinements).chain(duties).min()
@@ -102,16 +104,114 @@ pub(super) fn duty_turns_after(duty: &Rule, world: &World, after: Timestamp) -> 
     inner.chain(own).min()
 }
 
-fn constraint(constraint: &Constraint, at: At<'_>) -> Truth {
+/// Whether a condition holds, for all that is known.
+pub(super) fn constraint(constraint: &Constraint, at: At<'_>) -> Truth {
     match constraint {
         Constraint::Atomic(atomic) => tested(&atomic.test, at),
-        Constraint::Logical(logical) => {
-            Truth::under(logical.operand, logical.of.iter().map(|inner| self::constraint(inner, at)))
+        Constraint::Logical(Logical { operand: LogicalOperand::AndSequence, of, .. }) => sequence(of, at),
+        Constraint::Logical(Logical { operand, of, .. }) => {
+            Truth::under(*operand, of.iter().map(|inner| self::constraint(inner, at)))
         }
     }
 }
 
-fn constraints_turn_after(constraints: &[Constraint], world: &World, after: Timestamp) -> Option<Timestamp> {
+/// Whether several conditions hold that came to hold in this order.
+pub(super) fn sequence(of: &[Constraint], at: At<'_>) -> Truth {
+    if let [one] = of {
+        return constraint(one, at);
+    }
+    let truths: Vec<Truth> = of.iter().map(|part| constraint(part, at)).collect();
+    let mut whole = Truth::all(truths.iter().copied());
+    let mut latest = None;
+    for (part, _) in of.iter().zip(&truths).filter(|(_, truth)| **truth == Truth::True) {
+        match beginning(part, at) {
+            // A wrong order stays wrong, whatever the others turn out to be.
+            Beginning::Known(began) if began < latest => return Truth::False,
+            Beginning::Known(began) => latest = began,
+            Beginning::Unknown => whole = Truth::all([whole, Truth::Unknown]),
+        }
+    }
+    whole
+}
+
+/// Since when a condition that holds has held without a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// Since an instant; `None`: it held before all instants.
+    Known(Option<Timestamp>),
+    /// Nobody says.
+    Unknown,
+}
+
+/// The beginning of a condition that holds.
+pub(super) fn beginning(constraint: &Constraint, at: At<'_>) -> Beginning {
+    match constraint {
+        Constraint::Atomic(atomic) => began(&atomic.test, at),
+        Constraint::Logical(Logical { of, operand, .. }) => {
+            let all = || of.iter().map(|part| beginning(part, at));
+            match (of.as_slice(), operand) {
+                ([one], _) => beginning(one, at),
+                // They all hold since the last of them does.
+                (_, LogicalOperand::And | LogicalOperand::AndSequence) => all()
+                    .reduce(|one, other| match (one, other) {
+                        (Beginning::Known(one), Beginning::Known(other)) => Beginning::Known(one.max(other)),
+                        (Beginning::Unknown, _) | (_, Beginning::Unknown) => Beginning::Unknown,
+                    })
+                    .unwrap_or(Beginning::Unknown),
+                // One that holds no more, or held before, may have been first: only of alternatives that all hold
+                // since the same instant it is known.
+                (_, LogicalOperand::Or) => {
+                    let hold = of.iter().all(|part| self::constraint(part, at) == Truth::True);
+                    let mut all = all();
+                    let first = all.next().filter(|_| hold);
+                    first.filter(|first| all.all(|other| other == *first)).unwrap_or(Beginning::Unknown)
+                }
+                (_, LogicalOperand::Xone) => Beginning::Unknown,
+            }
+        }
+    }
+}
+
+fn began(test: &Test, at: At<'_>) -> Beginning {
+    match test {
+        Test::Time(comparison, instant) => began_at(*comparison, *instant, at.now),
+        Test::Elapsed(comparison, span) => match at.world.agreed_at.and_then(|agreed| span.after(agreed)) {
+            Some(end) => began_at(*comparison, end, at.now),
+            None => Beginning::Unknown,
+        },
+        // Who asks is who asks: that has no beginning.
+        Test::Recipient(..) => Beginning::Known(None),
+        Test::Fact(test) => match at.world.facts.get(&test.operand).and_then(|fact| fact.since) {
+            Some(since) => Beginning::Known(Some(since)),
+            None => Beginning::Unknown,
+        },
+        Test::Count(..)
+        | Test::Bytes(..)
+        | Test::Records(..)
+        | Test::Delay(_)
+        | Test::Rate(..)
+        | Test::Fields(_)
+        | Test::Undecided => Beginning::Unknown,
+    }
+}
+
+/// Since when the time compares so with an instant, where it does.
+fn began_at(comparison: Comparison, instant: Timestamp, now: Timestamp) -> Beginning {
+    let next = || match instant.checked_add(SignedDuration::from_nanos(1)) {
+        Ok(next) => Beginning::Known(Some(next)),
+        Err(_) => Beginning::Unknown,
+    };
+    match comparison {
+        Comparison::Lt | Comparison::Lteq => Beginning::Known(None),
+        Comparison::Gteq | Comparison::Eq => Beginning::Known(Some(instant)),
+        Comparison::Gt => next(),
+        Comparison::Neq if now < instant => Beginning::Known(None),
+        Comparison::Neq => next(),
+    }
+}
+
+/// The first instant after one at which one of several conditions, or its beginning, can be another one.
+pub(super) fn constraints_turn_after(constraints: &[Constraint], world: &World, after: Timestamp) -> Option<Timestamp> {
     let turns = |constraint: &Constraint| match constraint {
         Constraint::Atomic(atomic) => test_turns_after(&atomic.test, world, after),
         Constraint::Logical(logical) => constraints_turn_after(&logical.of, world, after),
@@ -121,11 +221,15 @@ fn constraints_turn_after(constraints: &[Constraint], world: &World, after: Time
 
 /// The value of a fact, where it is known at an instant.
 fn known(fact: Option<&Fact>, now: Timestamp) -> Option<&FactValue> {
-    fact.filter(|fact| fact.until.is_none_or(|until| now < until)).map(|fact| &fact.value)
+    let holds =
+        |fact: &&Fact| fact.since.is_none_or(|since| since <= now) && fact.until.is_none_or(|until| now < until);
+    fact.filter(holds).map(|fact| &fact.value)
 }
 
-fn ends_after(fact: Option<&Fact>, after: Timestamp) -> Option<Timestamp> {
-    fact.and_then(|fact| fact.until).filter(|until| *until > after)
+/// The first instant after one at which a fact begins or ends.
+fn fact_turns_after(fact: Option<&Fact>, after: Timestamp) -> Option<Timestamp> {
+    let fact = fact?;
+    fact.since.into_iter().chain(fact.until).filter(|turn| *turn > after).min()
 }
 
 /// Whether one comparison holds, for all that is known.
@@ -157,7 +261,7 @@ pub(super) fn test_turns_after(test: &Test, world: &World, after: Timestamp) -> 
     match test {
         Test::Time(_, at) => turn_of(*at, after),
         Test::Elapsed(_, span) => turn_of(world.agreed_at.and_then(|agreed| span.after(agreed))?, after),
-        Test::Fact(test) => ends_after(world.facts.get(&test.operand), after),
+        Test::Fact(test) => fact_turns_after(world.facts.get(&test.operand), after),
         Test::Count(..)
         | Test::Bytes(..)
         | Test::Records(..)

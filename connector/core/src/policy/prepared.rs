@@ -369,6 +369,8 @@ enum Node {
     /// One comparison with something else.
     Test(Test),
     Logical(LogicalOperand, Vec<Self>),
+    /// Several that must have come to hold in this order: what their sets of instants have in common does not say it.
+    Sequence(Vec<Constraint>),
 }
 
 impl Node {
@@ -380,6 +382,9 @@ impl Node {
                 } else {
                     Self::Test(atomic.test.clone())
                 }
+            }
+            Constraint::Logical(logical) if logical.operand == LogicalOperand::AndSequence => {
+                Self::Sequence(logical.of.clone())
             }
             Constraint::Logical(logical) => Self::under(logical.operand, logical.of.iter().map(Self::new).collect()),
         }
@@ -394,7 +399,7 @@ impl Node {
                 .iter()
                 .filter_map(|node| match node {
                     Self::Times(times) => Some(times),
-                    Self::Test(_) | Self::Logical(..) => None,
+                    Self::Test(_) | Self::Logical(..) | Self::Sequence(_) => None,
                 })
                 .collect();
             match operand {
@@ -421,6 +426,7 @@ impl Node {
             Self::Times(times) => Truth::of(times.holds(now)),
             Self::Test(test) => tested(test, asked.at(now, uses)),
             Self::Logical(operand, of) => Truth::under(*operand, of.iter().map(|node| node.truth(asked, now, uses))),
+            Self::Sequence(of) => premise::sequence(of, asked.at(now, uses)),
         }
     }
 
@@ -430,26 +436,40 @@ impl Node {
             Self::Times(times) => times.turns_after(at),
             Self::Test(test) => test_turns_after(test, asked.world, at),
             Self::Logical(_, of) => of.iter().filter_map(|node| node.turns_after(asked, at)).min(),
+            Self::Sequence(of) => premise::constraints_turn_after(of, asked.world, at),
         }
     }
 
     /// The quantities from which on it can be another one.
     fn quantities(&self, bytes: bool, bounds: &mut Vec<u64>) {
-        match self {
-            Self::Test(Test::Bytes(_, n)) if bytes => bounds.extend([Some(*n), n.checked_add(1)].into_iter().flatten()),
-            Self::Test(Test::Records(_, n)) if !bytes => {
+        self.tests(&mut |test| {
+            if let (Test::Bytes(_, n), true) | (Test::Records(_, n), false) = (test, bytes) {
                 bounds.extend([Some(*n), n.checked_add(1)].into_iter().flatten());
             }
-            Self::Times(_) | Self::Test(_) => {}
-            Self::Logical(_, of) => of.iter().for_each(|node| node.quantities(bytes, bounds)),
-        }
+        });
     }
 
     fn counts(&self, counts: &mut Vec<u64>) {
+        self.tests(&mut |test| {
+            if let Test::Count(_, n) = test {
+                counts.extend([Some(*n), n.checked_add(1)].into_iter().flatten());
+            }
+        });
+    }
+
+    /// Every comparison but those with the time.
+    fn tests(&self, see: &mut impl FnMut(&Test)) {
+        fn inside(constraint: &Constraint, see: &mut impl FnMut(&Test)) {
+            match constraint {
+                Constraint::Atomic(atomic) => see(&atomic.test),
+                Constraint::Logical(logical) => logical.of.iter().for_each(|part| inside(part, see)),
+            }
+        }
         match self {
-            Self::Test(Test::Count(_, n)) => counts.extend([Some(*n), n.checked_add(1)].into_iter().flatten()),
-            Self::Times(_) | Self::Test(_) => {}
-            Self::Logical(_, of) => of.iter().for_each(|node| node.counts(counts)),
+            Self::Times(_) => {}
+            Self::Test(test) => see(test),
+            Self::Logical(_, of) => of.iter().for_each(|node| node.tests(see)),
+            Self::Sequence(of) => of.iter().for_each(|part| inside(part, see)),
         }
     }
 }

@@ -484,7 +484,10 @@ fn logical_operands_by_truth_table() {
         ("xone", vec![yes(), no()], true),
         ("xone", vec![yes(), yes()], false),
         ("xone", vec![yes(), unknown()], false),
-        ("andSequence", vec![yes(), yes()], false),
+        ("andSequence", vec![yes(), yes()], true),
+        ("andSequence", vec![yes(), no()], false),
+        ("andSequence", vec![yes(), unknown()], false),
+        ("andSequence", vec![yes()], true),
     ] {
         let policy = under(json!({operand: of}));
         assert_eq!(decide(&policy, &world("2030-01-01T00:00:00Z")).allowed, allowed, "{operand} {of:?}");
@@ -528,9 +531,17 @@ fn what_cannot_be_enforced_is_refused_by_name_and_place() {
             "xsd:date",
         ),
         (
-            base(json!({"action": "use", "constraint": [{"andSequence": [atom("count", "lteq", json!(1))]}]})),
-            "permission[0].constraint[0].andSequence",
-            "order",
+            base(json!({"action": "use", "constraint": [{"andSequence": [
+                atom("dateTime", "gteq", json!("2030-01-01T00:00:00Z")), atom("count", "lteq", json!(1))]}]})),
+            "permission[0].constraint[0].andSequence[1].leftOperand",
+            "since when `count` holds is not known",
+        ),
+        (
+            base(json!({"action": "use", "constraint": [{"andSequence": [
+                {"or": [atom("dateTime", "lt", json!("2030-01-01T00:00:00Z")), atom("recipient", "eq", json!(ME))]},
+                atom("dateTime", "lt", json!("2031-01-01T00:00:00Z"))]}]})),
+            "permission[0].constraint[0].andSequence[0].or",
+            "since when `or` holds is not known",
         ),
         (
             base(
@@ -1082,7 +1093,7 @@ fn the_capability_document_says_what_a_plan_says() {
     let actions: Vec<&str> = found.actions.iter().map(|action| action.term.as_str()).collect();
     assert_eq!(actions, ACTIONS_ENFORCED);
     assert_eq!(found.conflict, ["perm", "prohibit", "invalid"]);
-    assert_eq!(found.logical, ["and", "or", "xone"]);
+    assert_eq!(found.logical, ["and", "or", "xone", "andSequence"]);
     let text = serde_json::to_string(&found).unwrap();
     assert_eq!(serde_json::from_str::<CapabilityDocument>(&text).unwrap(), found);
 }
