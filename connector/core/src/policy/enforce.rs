@@ -21,9 +21,13 @@ use crate::refusal::{Fault, Refusal};
 pub const ACTIONS_ENFORCED: &[&str] = &["use"];
 /// The left operands that are decided.
 pub const OPERANDS_ENFORCED: &[&str] = &["dateTime", "elapsedTime", "count", "recipient"];
-/// The profiles whose terms are all known: the one of the Dataspace Protocol adds none.
-pub const PROFILES_KNOWN: &[&str] =
-    &["https://w3id.org/dspace/2025/1/odrl-profile", "https://w3id.org/dspace/2025/1/odrl-profile.jsonld"];
+/// The profiles whose terms are all known: ODRL's name for its own core (ODRL 2.2, §3.4), and the one of the Dataspace
+/// Protocol, by both its names, which adds no terms.
+pub const PROFILES_KNOWN: &[&str] = &[
+    "http://www.w3.org/ns/odrl/2/core",
+    "https://w3id.org/dspace/2025/1/odrl-profile",
+    "https://w3id.org/dspace/2025/1/odrl-profile.jsonld",
+];
 
 /// Parses a policy and checks that this connector can enforce all of it.
 ///
@@ -63,7 +67,7 @@ pub(super) fn policy_problems(policy: &Policy) -> Vec<Problem> {
     for profile in &policy.profiles {
         if !PROFILES_KNOWN.contains(&profile.as_str()) {
             let message = format!("the profile `{}` may give terms another meaning", clip(profile));
-            problems.push(problem("profile", message, "no profile, or the one of the Dataspace Protocol"));
+            problems.push(problem("profile", message, "no profile, ODRL's core, or the one of the Dataspace Protocol"));
         }
     }
     for parent in &policy.inherits {

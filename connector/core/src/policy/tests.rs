@@ -593,6 +593,32 @@ fn what_cannot_be_enforced_is_refused_by_name_and_place() {
     }
 }
 
+/// S36.
+#[test]
+fn a_profile_is_understood_or_refused_by_name() {
+    let under = |profiles: Value| document(json!({"profile": profiles, "permission": [{"action": "use"}]}));
+    let known = [
+        "http://www.w3.org/ns/odrl/2/core",
+        "https://w3id.org/dspace/2025/1/odrl-profile",
+        "https://w3id.org/dspace/2025/1/odrl-profile.jsonld",
+    ];
+    assert_eq!(known, PROFILES_KNOWN);
+    assert_eq!(known.as_slice(), describe(&Capabilities::default()).profiles);
+    for profile in known {
+        for spelled in [json!(profile), json!([profile]), json!([{"@id": profile}]), json!(known)] {
+            assert!(enforceable(&under(spelled.clone()), &Capabilities::default()).is_ok(), "{spelled}");
+        }
+    }
+    for profile in ["http://example.com/ids-profile", "http://www.w3.org/ns/odrl/2/core/", "urn:mine", "odrl"] {
+        for profiles in [json!(profile), json!([known[0], profile])] {
+            let refusal = refused(&under(profiles));
+            assert_eq!(refusal.field.as_deref(), Some("profile"));
+            assert!(refusal.message.contains(profile), "{refusal:?}");
+            assert!(!decide(&under(json!(profile)), &world("2030-01-01T12:00:00Z")).allowed);
+        }
+    }
+}
+
 #[test]
 fn every_problem_is_named_not_only_the_first() {
     let policy = document(json!({"permission": [
