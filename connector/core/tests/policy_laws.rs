@@ -7,8 +7,8 @@ use kontor_core::id::ParticipantId;
 use kontor_core::policy::model::RuleKind;
 use kontor_core::policy::report::Activation;
 use kontor_core::policy::{
-    Capabilities, Decision, FactValue, Facts, Prepared, Relation, Request, World, compare, evaluate, inherit, parse,
-    report, same_terms, terms_digest, unenforceable,
+    Capabilities, Decision, DutyState, FactValue, Facts, Prepared, Relation, Request, Standing, World, compare,
+    evaluate, inherit, parse, report, same_terms, terms_digest, unenforceable,
 };
 use kontor_vocab::odrl::PolicyDocument;
 use proptest::prelude::*;
@@ -207,6 +207,41 @@ proptest! {
         // Known not to be all is known to be no sequence.
         let unless = |operand: &str| document(&[json!({"action": "use"})], &[json!({"action": "use", "constraint": [{operand: of}]})]);
         prop_assert!(!decide(&unless("and"), &world).allowed || decide(&unless("andSequence"), &world).allowed);
+    }
+
+    /// S37: an infringement allows nothing, and remedies that are done take away no more than it did; against brute force.
+    #[test]
+    fn an_infringement_never_turns_deny_into_allow((permissions, mut prohibitions) in rules(), world in world(), strategy in strategy(), ends in prop::option::of(0..12_i64), done in prop::option::of(prop::option::of(0..12_i64))) {
+        for rule in &mut prohibitions {
+            rule["remedy"] = json!([{"action": "compensate"}]);
+        }
+        let policy = parse(&under(strategy, document(&permissions, &prohibitions))).unwrap();
+        let mut infringed = world.clone();
+        for rule in &policy.rules {
+            for remedy in rule.duties.iter().filter_map(|remedy| remedy.term.as_ref()) {
+                if let Some(until) = done {
+                    let until = until.map(instant);
+                    infringed.duties.insert(remedy.key.clone(), Standing { state: DutyState::Fulfilled, until });
+                }
+            }
+            if let Some(key) = &rule.infringement {
+                infringed.duties.insert(key.clone(), Standing { state: DutyState::Violated, until: ends.map(instant) });
+            }
+        }
+        let at = |world: &World, now: Timestamp| evaluate(&policy, &request(), &World { now, ..world.clone() }).allowed;
+        let stands = |now: Timestamp| {
+            let lapsed = ends.is_some_and(|ends| instant(ends) <= now);
+            let good = done.is_some_and(|until| until.is_none_or(|until| now < instant(until)));
+            !prohibitions.is_empty() && !lapsed && !good
+        };
+        let decision = evaluate(&policy, &request(), &infringed);
+        prop_assert_eq!(decision.allowed, at(&world, world.now) && !stands(world.now));
+        let nano = SignedDuration::from_nanos(1);
+        let mut probes: Vec<Timestamp> =
+            (0..30).flat_map(|second| [instant(second) - nano, instant(second), instant(second) + nano]).collect();
+        probes.retain(|probe| *probe > world.now);
+        let turned = probes.into_iter().find(|probe| at(&infringed, *probe) != decision.allowed);
+        prop_assert_eq!(decision.valid_until, turned);
     }
 
     /// S5 and S16.

@@ -111,6 +111,9 @@ pub struct Capabilities {
     pub beginnings: BTreeSet<FactSource>,
     /// What the data plane can do to a stream.
     pub stages: BTreeSet<StageKind>,
+    /// Whether an infringement of a prohibition can be recorded and is handed in with a decision, so that a remedy has
+    /// something to follow.
+    pub infringements: bool,
     /// Whether each use is recorded before it begins, and refused where it cannot be.
     pub log_sink: bool,
     /// The systems that a use can be recorded in, by the name that a policy gives them, beside our own record.
@@ -138,6 +141,7 @@ impl Default for Capabilities {
             ]),
             beginnings: BTreeSet::new(),
             stages: BTreeSet::new(),
+            infringements: false,
             log_sink: false,
             log_targets: BTreeSet::new(),
             inform_counterparty: false,
@@ -156,6 +160,7 @@ impl Capabilities {
             sources: FactSource::ALL.into(),
             beginnings: BTreeSet::from([FactSource::Peer, FactSource::Register, FactSource::AgreementRegister]),
             stages: StageKind::ALL.into(),
+            infringements: true,
             log_sink: true,
             inform_counterparty: true,
             delete: true,

@@ -49,6 +49,9 @@ pub struct CapabilityDocument {
     /// The obligations of a policy that are carried out.
     #[serde(default)]
     pub obligations: Vec<Capability>,
+    /// The remedies of a prohibition that are asked for.
+    #[serde(default)]
+    pub remedies: Vec<Capability>,
 }
 
 /// A term that is held to.
@@ -190,6 +193,10 @@ pub fn describe(capabilities: &Capabilities) -> CapabilityDocument {
         duties: asking.actions(duty),
         obligations: asking
             .actions(|action| json!({ "permission": [{ "action": "use" }], "obligation": [{ "action": action }] })),
+        remedies: asking.actions(|action| {
+            let prohibition = json!([{ "action": "use", "remedy": [{ "action": action }] }]);
+            json!({ "permission": [{ "action": "use" }], "prohibition": prohibition })
+        }),
     }
 }
 

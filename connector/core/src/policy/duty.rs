@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::literal::{self, Duration};
 use super::model::{Atomic, Constraint, Operator, Rule, RuleKind, Thing};
-use super::normalise::{duty_text, hex_digest};
+use super::normalise::{duty_text, hex_digest, rule_text};
 use super::operand::canonical_name;
 use super::permit::{FieldPath, Transform};
 
@@ -23,6 +23,11 @@ use super::permit::{FieldPath, Transform};
 pub struct DutyKey(pub(super) String);
 
 impl DutyKey {
+    /// Which prohibition: the same for those that mean the same.
+    pub(super) fn of_prohibition(rule: &Rule) -> Self {
+        Self(hex_digest(&rule_text(rule)))
+    }
+
     /// The digest.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -95,6 +100,9 @@ pub struct Standing {
 }
 
 /// The states of duties, as facts. A duty that is not here is pending.
+///
+/// A prohibition that was infringed is here as [`DutyState::Violated`], by the key that
+/// [`Rule::infringement`] has; in any other state, and where it is not here, it was not.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DutyStates(BTreeMap<DutyKey, Standing>);

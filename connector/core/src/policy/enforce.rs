@@ -13,6 +13,7 @@ use super::fact::FactSource;
 use super::model::{Constraint, Logical, LogicalOperand, Policy, Rule, RuleKind, Test, Thing};
 use super::operand::operand;
 use super::parse::{clip, parse_with};
+use super::premise;
 use super::{Problem, ProblemKind};
 use crate::refusal::{Fault, Refusal};
 
@@ -124,9 +125,16 @@ pub(super) fn rule_problems(rule: &Rule) -> Vec<Problem> {
 
 /// A duty that is not understood, or that hangs where none is carried out.
 fn duty_problems(duty: &Rule, problems: &mut Vec<Problem>) {
-    let understood =
-        duty.term.as_ref().is_some_and(|term| !matches!(term.kind, DutyKind::Other { .. } | DutyKind::Count));
-    if !understood || duty.kind == RuleKind::Remedy {
+    let understood = duty.term.as_ref().is_some_and(|term| match duty.kind {
+        // What hangs from a use cannot follow an infringement, which is none.
+        RuleKind::Remedy => premise::remediable(&term.kind),
+        RuleKind::Permission
+        | RuleKind::Prohibition
+        | RuleKind::Obligation
+        | RuleKind::Duty
+        | RuleKind::Consequence => !matches!(term.kind, DutyKind::Other { .. } | DutyKind::Count),
+    });
+    if !understood {
         let message = format!("the {} to `{}` is not carried out by this connector", duty.kind, duty.action);
         problems.push(problem(&duty.path, message, "the rule without it"));
     }
@@ -238,6 +246,9 @@ impl Held<'_> {
             missing.then(|| "no register of payments and consents is asked".to_owned())
         };
         let missing = match &term.kind {
+            _ if duty.kind == RuleKind::Remedy && !can.infringements => {
+                Some("infringements are not recorded".to_owned())
+            }
             DutyKind::Compensate { .. } | DutyKind::ObtainConsent { .. } => register(),
             DutyKind::Log { .. } if !can.log_sink => Some("uses are not recorded".to_owned()),
             DutyKind::Log { target: Some(target) } if !can.log_targets.contains(target) => {

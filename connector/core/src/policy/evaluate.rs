@@ -254,6 +254,9 @@ impl<'a> Reasons<'a> {
         for problem in enforce::policy_problems(policy) {
             says.say(&problem.path, format!("{}: nothing is allowed under such a policy", problem.message));
         }
+        for rule in &policy.rules {
+            says.infringement(rule);
+        }
         let covering = |kind: RuleKind| {
             policy.rules.iter().filter(move |rule| rule.kind == kind && covers(rule, request) != Truth::False)
         };
@@ -364,6 +367,21 @@ impl<'a> Reasons<'a> {
                     DutyState::Late => "was done late, and its consequences are not",
                 };
                 self.say(&duty.path, format!("the duty to `{}` {state}", duty.action));
+            }
+        }
+    }
+
+    /// That a prohibition was infringed and not made good.
+    fn infringement(&mut self, rule: &Rule) {
+        let at = At { request: self.request, world: self.world, now: self.world.now, uses: self.world.uses };
+        if premise::made_good(rule, at) == Truth::True {
+            return;
+        }
+        let until = if rule.duties.is_empty() { "it has no remedy" } else { "its remedies are not done" };
+        self.say(&rule.path, format!("was infringed, and nothing is allowed: {until}"));
+        for remedy in &rule.duties {
+            if premise::state(remedy, self.world, self.world.now) != DutyState::Fulfilled {
+                self.say(&remedy.path, format!("the remedy to `{}` is not done", remedy.action));
             }
         }
     }

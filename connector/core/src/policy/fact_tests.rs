@@ -393,6 +393,82 @@ fn a_duty_done_late_needs_its_consequences() {
     assert!(with(late.with(consequence, DutyState::Fulfilled)).allowed);
 }
 
+/// S37.
+#[test]
+fn an_infringed_prohibition_denies_every_use_until_its_remedies_are_fulfilled() {
+    let until = at("2030-01-02T00:00:00Z");
+    let with = |strategy: &str, remedies: Value| {
+        policy(json!({"conflict": strategy, "permission": [{"action": "use"}],
+            // About another dataset: an infringement stands in the way of this one too.
+            "prohibition": [{"action": "use", "target": "urn:data:2", "remedy": remedies}]}))
+    };
+    for strategy in ["prohibit", "perm"] {
+        let rule = with(strategy, json!([{"action": "compensate"}, {"action": "obtainConsent"}]));
+        let prohibition = rule.rules.iter().find(|rule| rule.kind == model::RuleKind::Prohibition).unwrap();
+        let key = prohibition.infringement.clone().unwrap();
+        let remedies: Vec<DutyKey> = prohibition.duties.iter().map(|remedy| remedy.term.clone().unwrap().key).collect();
+        let decided = |states: DutyStates| decide(&rule, &World { duties: states, ..noon() });
+        assert!(decided(DutyStates::default()).allowed, "nothing infringes it by itself");
+        for state in [DutyState::Pending, DutyState::Fulfilled, DutyState::Late] {
+            assert!(decided(DutyStates::default().with(key.clone(), state)).allowed, "{state:?} is no infringement");
+        }
+        let infringed = DutyStates::default().with(key.clone(), DutyState::Violated);
+        let denied = decided(infringed.clone());
+        assert_eq!((denied.allowed, denied.valid_until), (false, None));
+        assert_eq!(
+            denied.duties.iter().map(|duty| duty.path.as_str()).collect::<BTreeSet<_>>(),
+            BTreeSet::from(["prohibition[0].remedy[0]", "prohibition[0].remedy[1]"])
+        );
+        let said = denied.reasons.iter().find(|reason| reason.path == "prohibition[0]").unwrap();
+        assert!(said.message.contains("was infringed"), "{said:?}");
+        assert!(denied.reasons.iter().any(|reason| reason.path == "prohibition[0].remedy[1]"));
+        let half = infringed.clone().with(remedies[0].clone(), DutyState::Fulfilled);
+        assert!(!decided(half.clone()).allowed);
+        assert!(!decided(half.clone().with(remedies[1].clone(), DutyState::Violated)).allowed);
+        let mut whole = half.clone();
+        whole.insert(remedies[1].clone(), Standing { state: DutyState::Fulfilled, until: Some(until) });
+        let good = decided(whole);
+        assert_eq!((good.allowed, good.valid_until), (true, Some(until)));
+        // An infringement that was recorded for a time.
+        let mut lapses = DutyStates::default();
+        lapses.insert(key, Standing { state: DutyState::Violated, until: Some(until) });
+        let denied = decided(lapses);
+        assert_eq!((denied.allowed, denied.valid_until), (false, Some(until)));
+    }
+    for remedies in [json!([]), json!([{"action": "attribute"}]), json!([{"action": "delete"}])] {
+        let rule = with("prohibit", remedies.clone());
+        let prohibition = rule.rules[1].clone();
+        let mut states = DutyStates::default().with(prohibition.infringement.unwrap(), DutyState::Violated);
+        for remedy in prohibition.duties {
+            states.insert(remedy.term.unwrap().key, Standing { state: DutyState::Fulfilled, until: None });
+        }
+        assert!(!decide(&rule, &World { duties: states, ..noon() }).allowed, "nothing makes it good: {remedies}");
+    }
+}
+
+/// S16, S19 and S37.
+#[test]
+fn a_remedy_is_a_term_of_its_prohibition() {
+    let with = |strategy: &str, remedy: Value| {
+        policy(json!({"conflict": strategy, "permission": [{"action": "use"}],
+            "prohibition": [{"action": "use", "constraint": [atom("count", "gt", json!(5))], "remedy": remedy}]}))
+    };
+    let (none, pay) = (json!([]), json!([{"action": "compensate"}]));
+    for strategy in ["prohibit", "perm"] {
+        assert_ne!(terms_digest(&with(strategy, none.clone())), terms_digest(&with(strategy, pay.clone())));
+        let key = |policy: &Policy| policy.rules[1].infringement.clone();
+        assert_ne!(key(&with(strategy, none.clone())), key(&with(strategy, pay.clone())));
+        assert!(matches!(
+            compare(&with(strategy, pay.clone()), &with(strategy, none.clone())),
+            Relation::Conflict(_) | Relation::Wider(_)
+        ));
+    }
+    // A prohibition more with a remedy takes something away, even where a permission wins.
+    let free = policy(json!({"permission": [{"action": "use"}]}));
+    assert_eq!(compare(&free, &with("perm", pay)), Relation::Narrower);
+    assert_eq!(compare(&free, &with("perm", none)), Relation::Equal);
+}
+
 /// S29.
 #[test]
 fn burdens_are_borne_unless_a_permission_has_none() {

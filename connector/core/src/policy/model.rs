@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use super::duty::DutyTerm;
+use super::duty::{DutyKey, DutyTerm};
 use super::literal::Duration;
 use super::operand::Taxonomy;
 use super::permit::Transform;
@@ -130,6 +130,8 @@ pub struct Rule {
     pub duties: Vec<Rule>,
     /// What is to be done and when, where this is a duty.
     pub term: Option<DutyTerm>,
+    /// By which key an infringement of it is recorded, where this is a prohibition.
+    pub infringement: Option<DutyKey>,
 }
 
 /// A party or an asset, alone or as a collection.

@@ -9,7 +9,7 @@ use kontor_vocab::context::compact;
 use kontor_vocab::odrl::{PolicyDocument, terms};
 use serde_json::{Map, Value};
 
-use super::duty::{DutyKind, DutyTerm};
+use super::duty::{DutyKey, DutyKind, DutyTerm};
 use super::literal;
 use super::model::{
     Atomic, Comparison, Conflict, Constraint, Logical, LogicalOperand, Operand, Operator, Policy, PolicyKind, Rule,
@@ -353,8 +353,10 @@ impl Parser<'_> {
                             constraints: constraints.clone(),
                             duties: duties.clone(),
                             term: None,
+                            infringement: None,
                         };
                         rule.term = is_duty.then(|| DutyTerm::of(&rule));
+                        rule.infringement = (kind == RuleKind::Prohibition).then(|| DutyKey::of_prohibition(&rule));
                         settle_counting(&mut rule);
                         rules.push(rule);
                     }
@@ -734,8 +736,11 @@ impl Parser<'_> {
     }
 }
 
-/// To count a use is what `count` does by itself: the duty to do so says nothing more.
+/// To count a use is what `count` does by itself: the duty to do so says nothing more beside a permission that has one.
 fn settle_counting(rule: &mut Rule) {
+    if rule.kind != RuleKind::Permission {
+        return;
+    }
     let counts = rule.constraints.iter().any(|constraint| match constraint {
         Constraint::Atomic(atomic) => matches!(atomic.test, Test::Count(..)),
         Constraint::Logical(_) => false,

@@ -138,6 +138,22 @@ fn duty_steps(duty: &Rule, steps_so_far: &mut Vec<Step>) {
     duty.duties.iter().for_each(|consequence| duty_steps(consequence, steps_so_far));
     let Some(term) = &duty.term else { return };
     let how = |phase, by, how: &str| Enforcement { phase, by, how: how.to_owned() };
+    if duty.kind == RuleKind::Remedy {
+        let phases = vec![
+            how(
+                Phase::TransferStart,
+                Role::Provider,
+                "after an infringement nothing is handed over before it is recorded",
+            ),
+            how(Phase::InStream, Role::Provider, "the stream is cut where an infringement is recorded"),
+        ];
+        steps_so_far.push(Step {
+            path: duty.path.clone(),
+            term: format!("{}, after an infringement", duty.action),
+            phases,
+        });
+        return;
+    }
     let phases = match &term.kind {
         DutyKind::Compensate { .. } => vec![
             how(Phase::TransferStart, Role::Provider, "nothing is handed over before the payment is recorded"),

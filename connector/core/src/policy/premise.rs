@@ -3,7 +3,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::duty::{DutyKind, DutyState, When};
+use super::duty::{DutyKind, DutyState, Standing, When};
 use super::evaluate::Truth;
 use super::fact::{ASSIGNEE_COLLECTIONS, Fact, FactValue, TARGET_COLLECTIONS};
 use super::model::{
@@ -88,9 +88,44 @@ fn fulfilled(duty: &Rule, at: At<'_>) -> Truth {
     }
 }
 
+/// Whether a prohibition was not infringed, or that was made good. Without a remedy nothing makes it good.
+pub(super) fn made_good(prohibition: &Rule, at: At<'_>) -> Truth {
+    if !infringed(prohibition, at.world, at.now) {
+        return Truth::True;
+    }
+    if prohibition.duties.is_empty() {
+        return Truth::False;
+    }
+    Truth::all(prohibition.duties.iter().map(|remedy| match remedy.term.as_ref().map(|term| &term.kind) {
+        Some(kind) if remediable(kind) => fulfilled(remedy, at),
+        Some(_) | None => Truth::Unknown,
+    }))
+}
+
+/// What can be done to make good: what is recorded once, whatever use it hangs from.
+pub(super) fn remediable(kind: &DutyKind) -> bool {
+    matches!(kind, DutyKind::Compensate { .. } | DutyKind::ObtainConsent { .. })
+}
+
+/// Whether a prohibition was infringed, and that was not recorded for a time that is over.
+fn infringed(prohibition: &Rule, world: &World, now: Timestamp) -> bool {
+    let standing = prohibition.infringement.as_ref().and_then(|key| world.duties.get(key));
+    standing_at(standing, now) == DutyState::Violated
+}
+
+/// The first instant after one at which that can be another one, by time alone.
+pub(super) fn infringement_turns_after(prohibition: &Rule, world: &World, after: Timestamp) -> Option<Timestamp> {
+    let own = prohibition.infringement.as_ref().and_then(|key| world.duties.get(key)?.until);
+    let remedies = prohibition.duties.iter().filter_map(|duty| duty_turns_after(duty, world, after));
+    remedies.chain(own.filter(|until| *until > after)).min()
+}
+
 /// How far a duty is at an instant.
 pub(super) fn state(duty: &Rule, world: &World, now: Timestamp) -> DutyState {
-    let standing = duty.term.as_ref().and_then(|term| world.duties.get(&term.key));
+    standing_at(duty.term.as_ref().and_then(|term| world.duties.get(&term.key)), now)
+}
+
+fn standing_at(standing: Option<Standing>, now: Timestamp) -> DutyState {
     match standing {
         Some(standing) if standing.until.is_none_or(|until| now < until) => standing.state,
         Some(_) | None => DutyState::Pending,

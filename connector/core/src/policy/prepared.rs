@@ -138,6 +138,9 @@ impl<'a> Prepared<'a> {
         for duty in &asked.obligations {
             burdens.duties.extend(due(duty, at, allowed));
         }
+        for rule in asked.infringed.iter().filter(|rule| premise::made_good(rule, at) != Truth::True) {
+            burdens.duties.extend(open(&rule.duties, at));
+        }
         burdens.duties.sort_by(|one, other| (&one.key, &one.path).cmp(&(&other.key, &other.path)));
         burdens.duties.dedup_by(|one, other| one.key == other.key);
         if allowed {
@@ -169,7 +172,19 @@ impl<'a> Prepared<'a> {
 
     /// The rules that are about a request.
     pub(super) fn ask(&'a self, request: &'a Request, world: &'a World) -> Asked<'a> {
-        let mut asked = Asked { rules: Vec::new(), obligations: Vec::new(), void: self.void, request, world };
+        let mut asked = Asked {
+            rules: Vec::new(),
+            obligations: Vec::new(),
+            infringed: Vec::new(),
+            void: self.void,
+            request,
+            world,
+        };
+        if !world.duties.is_empty() {
+            // Whatever it was about, and whoever wins where rules meet: an infringement stands in the way of every use.
+            let recorded = |rule: &&Rule| rule.infringement.as_ref().is_some_and(|key| world.duties.get(key).is_some());
+            asked.infringed.extend(self.policy.rules.iter().filter(recorded));
+        }
         let action = asked_action(&request.action);
         for ready in &self.rules {
             let Some(rule) = self.policy.rules.get(ready.index) else { continue };
@@ -195,6 +210,8 @@ pub(super) struct Asked<'a> {
     rules: Vec<(&'a Rule, &'a Ready, Truth)>,
     /// Obligations about it, which every permission bears.
     obligations: Vec<&'a Rule>,
+    /// Prohibitions of which an infringement was recorded.
+    infringed: Vec<&'a Rule>,
     void: bool,
     request: &'a Request,
     world: &'a World,
@@ -238,7 +255,8 @@ impl<'a> Asked<'a> {
             }
         }
         let obliged = || self.obligations.iter().all(|duty| permits(premise::done(duty, self.at(now, uses))));
-        permitted && !self.void && obliged()
+        let made_good = || self.infringed.iter().all(|rule| permits(premise::made_good(rule, self.at(now, uses))));
+        permitted && !self.void && obliged() && made_good()
     }
 
     /// Every instant after one at which a condition turns, the first one first. Between two neighbours nothing changes.
@@ -248,7 +266,9 @@ impl<'a> Asked<'a> {
             let premises = self.rules.iter().filter(|(_, ready, _)| ready.premises);
             let premises = premises.filter_map(|(rule, ..)| premise::turns_after(rule, self.world, *at));
             let duties = self.obligations.iter().filter_map(|duty| duty_turns_after(duty, self.world, *at));
-            conditions.chain(premises).chain(duties).min()
+            let infringed =
+                self.infringed.iter().filter_map(|rule| premise::infringement_turns_after(rule, self.world, *at));
+            conditions.chain(premises).chain(duties).chain(infringed).min()
         };
         std::iter::successors(next(&now), next)
     }
@@ -351,14 +371,19 @@ fn due(duty: &Rule, at: At<'_>, allowed: bool) -> Vec<DueDuty> {
     }
     // What follows from not having done it in time.
     if matches!(state, DutyState::Violated | DutyState::Late) {
-        let open = duty.duties.iter().filter(|duty| premise::state(duty, at.world, at.now) != DutyState::Fulfilled);
-        all.extend(open.filter_map(|duty| {
-            let term = duty.term.as_ref()?;
-            let (path, key, kind, when) = (duty.path.clone(), term.key.clone(), term.kind.clone(), term.when);
-            Some(DueDuty { path, key, kind, when, state: premise::state(duty, at.world, at.now) })
-        }));
+        all.extend(open(&duty.duties, at));
     }
     all
+}
+
+/// Consequences or remedies that are still to be done.
+fn open(duties: &[Rule], at: At<'_>) -> Vec<DueDuty> {
+    let due = |duty: &Rule| {
+        let (term, state) = (duty.term.as_ref()?, premise::state(duty, at.world, at.now));
+        let (path, key, kind, when) = (duty.path.clone(), term.key.clone(), term.kind.clone(), term.when);
+        (state != DutyState::Fulfilled).then_some(DueDuty { path, key, kind, when, state })
+    };
+    duties.iter().filter_map(due).collect()
 }
 
 /// A condition made ready.

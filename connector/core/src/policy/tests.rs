@@ -1124,6 +1124,43 @@ fn the_capability_document_says_what_a_plan_says() {
     assert_eq!(serde_json::from_str::<CapabilityDocument>(&text).unwrap(), found);
 }
 
+/// S37 and S21.
+#[test]
+fn a_remedy_is_planned_where_an_infringement_can_be_recorded_and_it_can_be_done() {
+    let policy = |remedy: &str| {
+        let prohibition =
+            json!({"action": "use", "constraint": [atom("count", "gt", json!(5))], "remedy": [{"action": remedy}]});
+        document(json!({"permission": [{"action": "use"}], "prohibition": [prohibition]}))
+    };
+    let all = Capabilities::all();
+    for (remedy, held) in [
+        ("compensate", true),
+        ("obtainConsent", true),
+        ("delete", false),
+        ("idsc:INCREMENT_COUNTER", false),
+        ("inform", false),
+        ("nextPolicy", false),
+        ("attribute", false),
+    ] {
+        let found = enforceable(&policy(remedy), &all);
+        assert_eq!(found.is_ok(), held, "{remedy}: {found:?}");
+        for capabilities in [Capabilities::default(), Capabilities { infringements: false, ..Capabilities::all() }] {
+            let refusal = enforceable(&policy(remedy), &capabilities).unwrap_err();
+            assert_eq!(refusal.field.as_deref(), Some("prohibition[0].remedy[0]"), "{remedy}");
+            assert!(refusal.message.contains(remedy), "{refusal:?}");
+        }
+    }
+    let plan = plan(&enforceable(&policy("compensate"), &all).unwrap(), &all);
+    let step = plan.enforced.iter().find(|step| step.path == "prohibition[0].remedy[0]").unwrap();
+    assert_eq!(step.term, "compensate, after an infringement");
+    assert!(step.phases.iter().any(|how| how.phase == Phase::TransferStart));
+    let terms = |capabilities: &Capabilities| -> Vec<String> {
+        describe(capabilities).remedies.into_iter().map(|remedy| remedy.term).collect()
+    };
+    assert_eq!(terms(&all), ["compensate", "obtainConsent"]);
+    assert!(terms(&Capabilities::default()).is_empty());
+}
+
 #[test]
 fn what_only_one_side_can_enforce_is_looked_up_in_what_it_claims() {
     let duty = json!([{"action": "delete", "constraint": [atom("count", "lteq", json!(1))]}]);
