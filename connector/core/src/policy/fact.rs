@@ -150,6 +150,9 @@ impl Facts {
 
     /// Adds a fact that holds from an instant on, up to but not including another one where there is one; one that was
     /// there is replaced. Only of such facts it is known in which order they came to hold.
+    ///
+    /// The instant is that of the whole value: several names that began at different instants have none, and nor has a
+    /// value that only took the place of another one, of which a condition may have held before.
     pub fn insert_since(&mut self, operand: &str, value: FactValue, since: Timestamp, until: Option<Timestamp>) {
         self.0.insert(canonical_operand(operand), Fact { value: value.canonical(), since: Some(since), until });
     }
