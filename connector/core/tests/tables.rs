@@ -21,7 +21,8 @@ fn hear(machine: Negotiation, message: n::Message) -> Result<n::Outcome, Refusal
 fn hear_as(machine: Negotiation, message: n::Message, facts: &n::Facts) -> Result<n::Outcome, Refusal> {
     let digest = format!("{} after {} in {}", message.name(), machine.seen.len(), machine.rounds);
     let role = machine.role.other();
-    let received = n::Received { from: participant(role), peer_pid: pid(role), digest, message };
+    let content = digest.clone();
+    let received = n::Received { from: participant(role), peer_pid: pid(role), digest, content, message };
     machine.step(n::Input::Received(received), facts)
 }
 
@@ -199,7 +200,8 @@ fn somebody_else_finds_no_negotiation() {
     let machine = negotiation_in(Role::Provider, n::StateName::Requested);
     let stranger = |from: Role, peer_pid: ProcessId| {
         let digest = "d".to_owned();
-        let received = n::Received { from: participant(from), peer_pid, digest, message: ended() };
+        let content = digest.clone();
+        let received = n::Received { from: participant(from), peer_pid, digest, content, message: ended() };
         machine.clone().step(n::Input::Received(received), &terms("urn:m")).unwrap_err()
     };
     let other_participant = stranger(Role::Provider, pid(Role::Consumer));
@@ -214,6 +216,7 @@ fn a_repeated_message_changes_nothing_even_after_the_end() {
         from: participant(Role::Consumer),
         peer_pid: pid(Role::Consumer),
         digest: "same".to_owned(),
+        content: "ended".to_owned(),
         message: ended(),
     };
     let machine = negotiation_in(Role::Provider, n::StateName::Offered);
@@ -411,6 +414,32 @@ fn a_peer_that_answers_as_another_process_is_noted_and_not_believed() {
     assert_eq!(next.state.name(), n::StateName::Agreed);
 }
 
+#[test]
+fn a_move_under_another_identifier_is_a_repetition_until_something_follows_it() {
+    let said = |machine: &Negotiation, digest: &str, message: n::Message| {
+        let role = machine.role.other();
+        let content = format!("{message:?}");
+        let received =
+            n::Received { from: participant(role), peer_pid: pid(role), digest: digest.to_owned(), content, message };
+        machine.clone().step(n::Input::Received(received), &terms("urn:m"))
+    };
+    let agreed = negotiation_in(Role::Provider, n::StateName::Agreed);
+    let verified = said(&agreed, "1", n::Message::Verification).unwrap().next;
+    let again = said(&verified, "2", n::Message::Verification).unwrap();
+    assert!(!again.changed && again.effects.is_empty());
+    assert_eq!(again.next, verified);
+    // Our own move in between changes nothing for who did not learn that its message arrived.
+    let finalized = say(verified, n::Command::Finalize);
+    assert!(!said(&finalized, "3", n::Message::Verification).unwrap().changed);
+
+    // What was never accepted is refused, and so are terms: they ask for another answer.
+    let offered = negotiation_in(Role::Provider, n::StateName::Offered);
+    assert_eq!(said(&offered, "1", n::Message::Verification).unwrap_err().fault, Fault::IllegalMove);
+    let countered = said(&offered, "1", n::Message::Request { offer: offer("urn:offer:1") }).unwrap().next;
+    let asked_twice = said(&countered, "2", n::Message::Request { offer: offer("urn:offer:1") });
+    assert_eq!(asked_twice.unwrap_err().fault, Fault::IllegalMove);
+}
+
 // ── transfer ──
 
 fn t_hear(machine: Transfer, message: t::Message) -> Result<t::Outcome, Refusal> {
@@ -420,7 +449,8 @@ fn t_hear(machine: Transfer, message: t::Message) -> Result<t::Outcome, Refusal>
 fn t_hear_as(machine: Transfer, message: t::Message, facts: &t::Facts) -> Result<t::Outcome, Refusal> {
     let digest = format!("{} after {} in {}", message.name(), machine.seen.len(), machine.state.name().as_str());
     let role = machine.role.other();
-    let received = t::Received { from: participant(role), peer_pid: pid(role), digest, message };
+    let content = digest.clone();
+    let received = t::Received { from: participant(role), peer_pid: pid(role), digest, content, message };
     machine.step(t::Input::Received(received), facts)
 }
 
@@ -657,6 +687,24 @@ fn a_request_for_something_else_is_refused() {
 }
 
 #[test]
+fn a_transfers_move_under_another_identifier_is_a_repetition_until_something_follows_it() {
+    let said = |machine: &Transfer, digest: &str, message: t::Message| {
+        let role = machine.role.other();
+        let content = format!("{message:?}");
+        let received =
+            t::Received { from: participant(role), peer_pid: pid(role), digest: digest.to_owned(), content, message };
+        machine.clone().step(t::Input::Received(received), &permitted("urn:m"))
+    };
+    let started = t::Message::Start { data_address: None };
+    let running = said(&transfer_in(Role::Consumer, "REQUESTED"), "1", started.clone()).unwrap().next;
+    assert!(!said(&running, "2", started.clone()).unwrap().changed);
+    let paused = said(&running, "3", paused()).unwrap().next;
+    assert!(said(&paused, "4", started.clone()).unwrap().changed, "a resumption is a move of its own");
+    let ended = said(&running, "5", t::Message::Termination { code: None, reason: Vec::new() }).unwrap().next;
+    assert_eq!(said(&ended, "6", started).unwrap_err().fault, Fault::IllegalMove);
+}
+
+#[test]
 fn a_transfer_remembers_a_bounded_number_of_messages() {
     let mut provider = transfer_in(Role::Provider, "STARTED");
     for number in 0..3 * SEEN_MAX {
@@ -665,6 +713,7 @@ fn a_transfer_remembers_a_bounded_number_of_messages() {
             from: participant(Role::Consumer),
             peer_pid: pid(Role::Consumer),
             digest: format!("{number}"),
+            content: format!("{number}"),
             message,
         };
         provider = provider.step(t::Input::Received(received), &permitted("urn:m")).unwrap().next;

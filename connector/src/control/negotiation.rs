@@ -71,7 +71,7 @@ impl Control {
         endpoint: Endpoint,
         body: &[u8],
     ) -> Result<Advanced<Negotiation>, ControlError> {
-        let Parsed { document, digest } = wire_format::parse(body, endpoint.message_type())?;
+        let Parsed { document, digest, content } = wire_format::parse(body, endpoint.message_type())?;
         let role = if endpoint == Endpoint::Offers { Role::Consumer } else { Role::Provider };
         let (mine, theirs, mine_name, theirs_name) = match role {
             Role::Provider => (&document.provider_pid, &document.consumer_pid, "providerPid", "consumerPid"),
@@ -97,7 +97,8 @@ impl Control {
             Endpoint::Offers => Message::Offer { offer: offer.clone() },
             _ => Message::Request { offer: offer.clone() },
         };
-        let input = Input::Received(Received { from: peer.clone(), peer_pid: peer_pid.clone(), digest, message });
+        let input =
+            Input::Received(Received { from: peer.clone(), peer_pid: peer_pid.clone(), digest, content, message });
         if let Some(known) = self.parts.store.negotiation_by_peer(peer, &peer_pid, role).await? {
             return self.advance_negotiation(&known.value.id, input, &unrelated, None).await;
         }
@@ -131,7 +132,7 @@ impl Control {
         body: &[u8],
     ) -> Result<Advanced<Negotiation>, ControlError> {
         let loaded = self.negotiation_of(peer, pid).await?;
-        let Parsed { document, digest } = wire_format::parse(body, endpoint.message_type())?;
+        let Parsed { document, digest, content } = wire_format::parse(body, endpoint.message_type())?;
         let (mine, theirs, mine_name, theirs_name) = match loaded.role {
             Role::Provider => (&document.provider_pid, &document.consumer_pid, "providerPid", "consumerPid"),
             Role::Consumer => (&document.consumer_pid, &document.provider_pid, "consumerPid", "providerPid"),
@@ -174,7 +175,7 @@ impl Control {
                 None => related,
             })
         };
-        let input = Input::Received(Received { from: peer.clone(), peer_pid, digest, message });
+        let input = Input::Received(Received { from: peer.clone(), peer_pid, digest, content, message });
         self.advance_negotiation(&loaded.id, input, &kind_of, None).await
     }
 

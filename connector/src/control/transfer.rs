@@ -86,7 +86,7 @@ impl Control {
     /// # Errors
     /// [`ControlError::Refused`] with the reason for the peer.
     pub async fn transfer_opened(&self, peer: &VerifiedPeer, body: &[u8]) -> Result<Advanced<Transfer>, ControlError> {
-        let Parsed { document, digest } = wire_format::parse(body, "TransferRequestMessage")?;
+        let Parsed { document, digest, content } = wire_format::parse(body, "TransferRequestMessage")?;
         let from = peer.participant();
         let peer_pid = wire_format::required_pid(&document.consumer_pid, "consumerPid")?;
         let format = wire_format::required(&document.format, "format")?.to_owned();
@@ -110,7 +110,8 @@ impl Control {
             data_address: document.data_address.map(wire_format::data_address),
             purpose: purpose.clone(),
         };
-        let input = Input::Received(Received { from: from.clone(), peer_pid: peer_pid.clone(), digest, message });
+        let input =
+            Input::Received(Received { from: from.clone(), peer_pid: peer_pid.clone(), digest, content, message });
         if let Some(known) = self.parts.store.transfer_by_peer(from, &peer_pid, Role::Provider).await? {
             return self.advance_transfer(&known.value.id, input, None, None).await;
         }
@@ -194,7 +195,7 @@ impl Control {
         body: &[u8],
     ) -> Result<Advanced<Transfer>, ControlError> {
         let loaded = self.transfer_of(peer.participant(), pid).await?;
-        let Parsed { document, digest } = wire_format::parse(body, endpoint.message_type())?;
+        let Parsed { document, digest, content } = wire_format::parse(body, endpoint.message_type())?;
         let (mine, theirs, mine_name, theirs_name) = match loaded.role {
             Role::Provider => (&document.provider_pid, &document.consumer_pid, "providerPid", "consumerPid"),
             Role::Consumer => (&document.consumer_pid, &document.provider_pid, "consumerPid", "providerPid"),
@@ -227,7 +228,7 @@ impl Control {
             // start message; the old token stays bound to the old certificate.
             detail = self.parts.store.transfer_detail(&loaded.id).await?;
         }
-        let input = Input::Received(Received { from: peer.participant().clone(), peer_pid, digest, message });
+        let input = Input::Received(Received { from: peer.participant().clone(), peer_pid, digest, content, message });
         self.advance_transfer(&loaded.id, input, detail, None).await
     }
 

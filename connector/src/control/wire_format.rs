@@ -19,6 +19,8 @@ pub struct Parsed {
     pub document: dsp::Message,
     /// SHA-256 over the members in order of their names, lower-case hexadecimal.
     pub digest: String,
+    /// The same without the message's own identifier.
+    pub content: String,
 }
 
 fn malformed(message: impl Into<String>) -> Refusal {
@@ -45,10 +47,13 @@ pub fn parse_json(body: &[u8]) -> Result<Value, Refusal> {
 pub fn parse(body: &[u8], expected: &str) -> Result<Parsed, Refusal> {
     let value = parse_json(body)?;
     let digest = digest(&value);
-    let value = compact(value);
-    if !value.is_object() {
+    let mut value = compact(value);
+    let Some(members) = value.as_object_mut() else {
         return Err(malformed("the body is not a JSON object").cure("one JSON object"));
-    }
+    };
+    let id = members.remove("@id");
+    let content = self::digest(&Value::Object(members.clone()));
+    members.extend(id.map(|id| ("@id".to_owned(), id)));
     let document: dsp::Message = serde_path_to_error::deserialize(value).map_err(|error| {
         let refusal = malformed(format!("the body is not a `{expected}`: {}", error.inner()));
         let path = error.path().to_string();
@@ -58,7 +63,7 @@ pub fn parse(body: &[u8], expected: &str) -> Result<Parsed, Refusal> {
     if document.kind != expected {
         return Err(malformed(format!("`@type` is `{}`", document.kind)).at("@type").cure(format!("`{expected}`")));
     }
-    Ok(Parsed { document, digest })
+    Ok(Parsed { document, digest, content })
 }
 
 /// The digest that a message is known by. One without an `@id`, which the protocol does not ask for, can be meant again

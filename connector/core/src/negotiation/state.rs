@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::message::{Agreement, Message, Offer, OfferKind};
+use super::table::MessageName;
 use crate::id::{MessageId, ParticipantId, ProcessId};
 use crate::policy::Compared;
 
@@ -58,6 +59,9 @@ pub struct Negotiation {
     pub pending: Option<Pending>,
     /// Digests of the messages that we accepted, so that a repeated one changes nothing.
     pub seen: Vec<String>,
+    /// Digest of the message that we accepted last, without its identifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<String>,
     /// How many offers and requests were exchanged; bounded by [`ROUNDS_MAX`].
     pub rounds: u32,
     /// The last thing that went wrong with one of our messages, in words.
@@ -246,6 +250,13 @@ impl Negotiation {
         let compared = self.compared.as_ref().filter(|compared| from_peer && compared.relation.goes_beyond())?;
         let difference = compared.difference.as_ref()?;
         Some(format!("the terms go beyond {ours}: {difference}"))
+    }
+
+    /// Whether a message that is not possible now is the one that we accepted last, under another identifier: its sender
+    /// did not learn that it arrived. Terms that are sent a second time are not: they ask for another answer.
+    pub(super) fn again(&self, name: MessageName, content: &str) -> bool {
+        let brings_terms = matches!(name, MessageName::Request | MessageName::Offer);
+        !brings_terms && self.latest.as_deref() == Some(content) && !self.allowed_messages().contains(&name)
     }
 
     /// `consumerPid`, as far as it is known.

@@ -43,6 +43,8 @@ pub struct Received {
     pub peer_pid: ProcessId,
     /// Digest of the whole message: the same digest is the same message.
     pub digest: String,
+    /// Digest of the message without its own identifier.
+    pub content: String,
     /// What it says.
     pub message: Message,
 }
@@ -152,6 +154,7 @@ impl Negotiation {
             state: State::Initial,
             pending: None,
             seen: Vec::new(),
+            latest: None,
             rounds: 0,
             problem: None,
             compared: None,
@@ -217,13 +220,13 @@ impl Walk<'_> {
     // ── the counterparty said something ──
 
     fn receive(mut self, received: Received) -> Result<Outcome, Refusal> {
-        let Received { from, peer_pid, digest, message } = received;
+        let Received { from, peer_pid, digest, content, message } = received;
         // Unknown and not yours read the same, so that nobody can probe for other participants'
         // negotiations.
         if from != self.next.counterparty || self.next.peer_pid.as_ref().is_some_and(|known| *known != peer_pid) {
             return Err(not_found());
         }
-        if self.next.seen.contains(&digest) {
+        if self.next.seen.contains(&digest) || self.next.again(message.kind(), &content) {
             return Ok(self.unchanged());
         }
         let Related { kind, compared } = self.admit(&message)?;
@@ -235,6 +238,7 @@ impl Walk<'_> {
         }
         self.drop_impossible_pending();
         self.next.seen.push(digest);
+        self.next.latest = Some(content);
         Ok(self.changed())
     }
 

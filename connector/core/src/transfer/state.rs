@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::message::{DataAddress, Message};
+use super::table::MessageName;
 use crate::id::{AgreementId, DatasetId, MessageId, ParticipantId, ProcessId};
 pub use crate::negotiation::{Ended, Role};
 
@@ -34,6 +35,9 @@ pub struct Transfer {
     pub pending: Option<Pending>,
     /// Digests of the messages that we accepted.
     pub seen: Vec<String>,
+    /// Digest of the message that we accepted last, without its identifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<String>,
     /// The last thing that went wrong with one of our messages, in words.
     pub problem: Option<String>,
 }
@@ -142,6 +146,12 @@ impl Transfer {
             State::Started { data_address } | State::Suspended { data_address, .. } => data_address.as_ref(),
             State::Initial | State::Requested | State::Completed { .. } | State::Terminated { .. } => None,
         }
+    }
+
+    /// Whether a message that is not possible now is the one that we accepted last, under another identifier: its sender
+    /// did not learn that it arrived.
+    pub(super) fn again(&self, name: MessageName, content: &str) -> bool {
+        self.latest.as_deref() == Some(content) && !self.allowed_messages().contains(&name)
     }
 
     /// `consumerPid`, as far as it is known.

@@ -44,6 +44,8 @@ pub struct Received {
     pub peer_pid: ProcessId,
     /// Digest of the whole message: the same digest is the same message.
     pub digest: String,
+    /// Digest of the message without its own identifier.
+    pub content: String,
     /// What it says.
     pub message: Message,
 }
@@ -158,6 +160,7 @@ impl Transfer {
             state: State::Initial,
             pending: None,
             seen: Vec::new(),
+            latest: None,
             problem: None,
         }
     }
@@ -191,13 +194,13 @@ impl Walk<'_> {
     // ── the counterparty said something ──
 
     fn receive(mut self, received: Received) -> Result<Outcome, Refusal> {
-        let Received { from, peer_pid, digest, message } = received;
+        let Received { from, peer_pid, digest, content, message } = received;
         // Unknown and not yours read the same, so that nobody can probe for other participants'
         // transfers.
         if from != self.next.counterparty || self.next.peer_pid.as_ref().is_some_and(|known| *known != peer_pid) {
             return Err(not_found());
         }
-        if self.next.seen.contains(&digest) {
+        if self.next.seen.contains(&digest) || self.next.again(message.kind(), &content) {
             return Ok(self.unchanged());
         }
         self.admit(&message)?;
@@ -208,6 +211,7 @@ impl Walk<'_> {
             self.next.seen.remove(0);
         }
         self.next.seen.push(digest);
+        self.next.latest = Some(content);
         Ok(self.changed())
     }
 

@@ -157,7 +157,8 @@ impl Machine for Negotiation {
     ) -> Result<Stepped<Self, Self::Message>, Refusal> {
         let input = match event {
             Event::Received { from, peer_pid, digest, message } => {
-                negotiation::Input::Received(negotiation::Received { from, peer_pid, digest, message })
+                let content = format!("{message:?}");
+                negotiation::Input::Received(negotiation::Received { from, peer_pid, digest, content, message })
             }
             Event::Decided(command) => negotiation::Input::Decided(command),
             Event::Delivered { id, peer_pid } => negotiation::Input::Delivered { id, peer_pid },
@@ -248,7 +249,8 @@ impl Machine for Transfer {
     ) -> Result<Stepped<Self, Self::Message>, Refusal> {
         let input = match event {
             Event::Received { from, peer_pid, digest, message } => {
-                transfer::Input::Received(transfer::Received { from, peer_pid, digest, message })
+                let content = format!("{message:?}");
+                transfer::Input::Received(transfer::Received { from, peer_pid, digest, content, message })
             }
             Event::Decided(command) => transfer::Input::Decided(command),
             Event::Delivered { id, peer_pid } => transfer::Input::Delivered { id, peer_pid },
