@@ -25,6 +25,8 @@ use crate::store::{Batch, StoreError};
 /// How often a peer may answer that it does not know the process, before we believe it. A peer
 /// may learn of a process a moment after its message arrives here.
 const UNKNOWN_ATTEMPTS_MAX: u32 = 6;
+/// After how many answers of 409 a peer is asked where its side stands: it may have taken the message without saying so.
+const BUSY_ATTEMPTS_MAX: u32 = 3;
 /// Attempts between which the outbox is updated in the store, after the first few.
 const BOOKKEEPING_EVERY: u32 = 4;
 
@@ -70,6 +72,7 @@ impl Outbox {
 enum Attempt {
     Delivered { peer_pid: Option<ProcessId> },
     Again(String),
+    Busy(String),
     Unknown(String),
     Refused(String),
 }
@@ -102,7 +105,7 @@ impl Control {
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
-        let mut unknown = 0;
+        let (mut unknown, mut busy) = (0, 0);
         loop {
             let attempt = {
                 let Ok(_permit) = self.outbox.in_flight.clone().acquire_owned().await else { return };
@@ -117,6 +120,18 @@ impl Control {
                         return self.undelivered(&entry, true, detail).await;
                     }
                     detail
+                }
+                Attempt::Busy(detail) => {
+                    busy += 1;
+                    let side = if busy < BUSY_ATTEMPTS_MAX { None } else { self.peers_side(&entry).await };
+                    match side {
+                        Some(PeersSide::Taken) => return self.delivered(&entry, None).await,
+                        Some(PeersSide::Ended) => {
+                            let detail = format!("{detail}; asked, it says that its side is TERMINATED");
+                            return self.undelivered(&entry, true, detail).await;
+                        }
+                        Some(PeersSide::Elsewhere) | None => detail,
+                    }
                 }
                 Attempt::Again(detail) => detail,
             };
@@ -166,6 +181,22 @@ impl Control {
             Err(error) if error.is_retryable() => Attempt::Again(error.to_string()),
             Err(error) => Attempt::Refused(error.to_string()),
         }
+    }
+
+    /// Where the peer's side of the process stands, as the peer says it; `None` where it does not say.
+    ///
+    /// Spec: DSP 2025-1, the GET endpoints of both bindings.
+    async fn peers_side(&self, entry: &OutboxEntry) -> Option<PeersSide> {
+        let request = http::Request::get(process_url(&entry.url)?).header(http::header::ACCEPT, "application/json");
+        let response = self.parts.client.send(&entry.to, request.body(Bytes::new()).ok()?).await.ok()?;
+        let told = serde_json::from_slice::<Value>(response.body()).map(compact).ok()?;
+        let told = told.get("state")?.as_str()?.to_owned();
+        let body = serde_json::from_str::<Value>(&entry.body).ok()?;
+        Some(match state_after(&body) {
+            Some(state) if state == told => PeersSide::Taken,
+            _ if told == "TERMINATED" => PeersSide::Ended,
+            _ => PeersSide::Elsewhere,
+        })
     }
 
     async fn delivered(&self, entry: &OutboxEntry, peer_pid: Option<ProcessId>) {
@@ -219,6 +250,39 @@ impl Control {
     }
 }
 
+/// Where the peer's side of a process stands, seen from a message of ours.
+enum PeersSide {
+    /// In the state that our message leads to.
+    Taken,
+    /// Ended early.
+    Ended,
+    /// Anywhere else.
+    Elsewhere,
+}
+
+/// The address of the process that a message went to; `None` for a first message, which has none yet.
+fn process_url(url: &str) -> Option<&str> {
+    let begin = ["/negotiations/", "/transfers/"].into_iter().find_map(|path| Some(url.rfind(path)? + path.len()))?;
+    let end = begin + url.get(begin..)?.find('/')?;
+    url.get(..end)
+}
+
+/// The state that a message leads to.
+fn state_after(message: &Value) -> Option<&str> {
+    Some(match message.get("@type")?.as_str()? {
+        "ContractRequestMessage" => "REQUESTED",
+        "ContractOfferMessage" => "OFFERED",
+        "ContractAgreementMessage" => "AGREED",
+        "ContractAgreementVerificationMessage" => "VERIFIED",
+        "ContractNegotiationEventMessage" => message.get("eventType")?.as_str()?,
+        "TransferStartMessage" => "STARTED",
+        "TransferSuspensionMessage" => "SUSPENDED",
+        "TransferCompletionMessage" => "COMPLETED",
+        "ContractNegotiationTerminationMessage" | "TransferTerminationMessage" => "TERMINATED",
+        _ => return None,
+    })
+}
+
 fn judge(entry: &OutboxEntry, response: &http::Response<Bytes>) -> Attempt {
     let status = response.status();
     if status.is_success() {
@@ -237,10 +301,9 @@ fn judge(entry: &OutboxEntry, response: &http::Response<Bytes>) -> Attempt {
     let detail = format!("the peer answered {status}{}", words(response.body()));
     match status {
         StatusCode::NOT_FOUND => Attempt::Unknown(detail),
-        // 409: the peer holds a lease on its side of the process; it is told again.
-        StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-            Attempt::Again(detail)
-        }
+        // The peer holds a lease on its side of the process; it is told again.
+        StatusCode::CONFLICT => Attempt::Busy(detail),
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => Attempt::Again(detail),
         status if status.is_client_error() => Attempt::Refused(detail),
         _ => Attempt::Again(detail),
     }
