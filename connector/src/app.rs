@@ -318,6 +318,7 @@ async fn run(settings: Settings) -> Result<()> {
         .layer(RequestDecompressionLayer::new())
         .layer(MapRequestBodyLayer::new(move |body: Body| Limited::new(body, body_bytes_max)))
         .layer(TimeoutLayer::with_status_code(http_status_timeout(), request_time))
+        .layer(axum::middleware::from_fn(dsp::fallback::in_words))
         .layer(CompressionLayer::new().gzip(true));
     // The data routes are outside of the time limit and the compression: a flow takes as long as
     // it takes, and its bytes are counted as they are.

@@ -841,6 +841,20 @@ impl Store {
         self.list(Filter::default(), page).await
     }
 
+    /// The page of datasets before this one; `None`: this is the first.
+    ///
+    /// # Errors
+    /// As [`Store::negotiation`], and [`StoreError::Cursor`].
+    pub async fn datasets_page_before(&self, page: &Page) -> Result<Option<Page>, StoreError> {
+        if page.after.is_none() {
+            return Ok(None);
+        }
+        let (from, limit) = page.bounds()?;
+        // The page begins below the row that comes just before it.
+        let newer = ask!(self, seqs_from::<DatasetRecord>(from, limit + 1))?;
+        Ok(Some(Page { after: newer.get(limit).map(u64::to_string), limit: page.limit }))
+    }
+
     /// One offer.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! A running connector, driven through its management API.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,17 @@ pub struct Answer {
     pub status: u16,
     /// The body as JSON; a string where it is none.
     pub body: Value,
+    /// The addresses of its `Link` headers, by relation.
+    pub links: BTreeMap<String, String>,
+}
+
+/// The addresses of links, by relation, as our programs write them.
+pub(crate) fn links(headers: &http::HeaderMap) -> BTreeMap<String, String> {
+    let link = |header: &http::HeaderValue| {
+        let (address, relation) = header.to_str().ok()?.strip_prefix('<')?.split_once(">; rel=\"")?;
+        Some((relation.trim_end_matches('"').to_owned(), address.to_owned()))
+    };
+    headers.get_all("link").iter().filter_map(link).collect()
 }
 
 impl Answer {
@@ -382,8 +394,9 @@ pub fn id_of(value: &Value) -> String {
 pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
     let response = request.send().await.unwrap_or_else(|error| panic!("no answer: {error:?}"));
     let status = response.status().as_u16();
+    let links = links(response.headers());
     let text = response.text().await.unwrap_or_default();
-    Answer { status, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
+    Answer { status, body: serde_json::from_str(&text).unwrap_or(Value::String(text)), links }
 }
 
 /// Asks again until there is an answer, or patience is over.

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::participant::{Answer, Participant, eventually};
+use crate::participant::{Answer, Participant, eventually, links};
 
 /// A request that came to us.
 #[derive(Debug, Clone)]
@@ -142,8 +142,9 @@ impl FakePeer {
     pub async fn request(&self, to: &str, request: http::Request<Bytes>) -> Result<Answer, PeerError> {
         let response = self.client.send(&ParticipantId::parse(to).unwrap(), request).await?;
         let status = response.status().as_u16();
+        let links = links(response.headers());
         let text = String::from_utf8_lossy(response.body()).into_owned();
-        Ok(Answer { status, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) })
+        Ok(Answer { status, body: serde_json::from_str(&text).unwrap_or(Value::String(text)), links })
     }
 
     /// Posts a message to a connector.

@@ -278,6 +278,17 @@ async fn errors(kontor: &Participant, peer: &FakePeer, dataset: &str, checked: &
     ] {
         checked.error(&peer.get(kontor, path).await, 404, kind);
     }
+    // No such path, no such method.
+    for (path, kind, status) in [
+        ("/catalog", "CatalogError", 404),
+        ("/catalog/request", "CatalogError", 405),
+        ("/negotiations/urn:uuid:unknown/nothing", negotiation, 404),
+        ("/negotiations/urn:uuid:unknown/events", negotiation, 405),
+        ("/transfers/urn:uuid:unknown/nothing", transfer, 404),
+        ("/transfers/urn:uuid:unknown/start", transfer, 405),
+    ] {
+        checked.error(&peer.get(kontor, path).await, status, kind);
+    }
     let filtered = message("CatalogRequestMessage", json!({ "filter": ["a filter"] }));
     checked.error(&peer.post(kontor, "/catalog/request", &filtered).await, 400, "CatalogError");
     // Terms that nobody could enforce, and an agreement that is not theirs.

@@ -324,6 +324,27 @@ async fn a_peer_that_is_told_of_a_process_too_early_for_its_lease_is_told_again(
 }
 
 #[tokio::test]
+async fn a_peer_that_stays_busy_is_asked_where_its_side_stands() {
+    let space = DataSpace::new();
+    let kontor = space.participant("kontor");
+    let dataset = kontor.publish("fairs", &conditions()).await;
+    let offer = terms::offer(&conditions(), "urn:story:offer:fairs", &dataset, &kontor.id);
+    for (state, ends) in [("AGREED", "AGREED"), ("TERMINATED", "TERMINATED")] {
+        let peer = space
+            .fake(&format!("busy-{}", state.to_lowercase()), move |seen| match seen.method.as_str() {
+                "GET" => Reply::Json(200, message("ContractNegotiation", json!({ "state": state }))),
+                _ if seen.path.ends_with("/agreement") => Reply::Text(409, "Entity is currently leased".to_owned()),
+                _ => Reply::ack(seen, "urn:uuid:0"),
+            })
+            .await;
+        let request = terms::contract_request(&urn(), &peer.address, &offer);
+        let there = peer.post(&kontor, "/negotiations/request", &request).await.ok();
+        let there = there["providerPid"].as_str().unwrap();
+        kontor.wait_negotiation(there, ends).await;
+    }
+}
+
+#[tokio::test]
 async fn the_agreement_is_the_offer_but_for_its_type_and_parties() {
     let space = DataSpace::new();
     let kontor = space.participant("kontor");
@@ -444,7 +465,10 @@ async fn compressed_messages_are_read_within_the_limit() {
     shape::check(&bomb.body, "ContractNegotiationError").unwrap();
     let broken = send("gzip", Bytes::from_static(b"\x1f\x8bnonsense")).await;
     assert_eq!(broken.status, 400, "{broken:?}");
-    assert_eq!(send("br", Bytes::from_static(b"nonsense")).await.status, 415);
+    let strange = send("br", Bytes::from_static(b"nonsense")).await;
+    assert_eq!(strange.status, 415, "{strange:?}");
+    assert!(strange.body.to_string().contains("gzip"), "{strange:?}");
+    shape::check(&strange.body, "ContractNegotiationError").unwrap();
 }
 
 #[tokio::test]
@@ -545,6 +569,18 @@ async fn a_large_catalogue_comes_in_pages_and_arrives_whole() {
     let first = peer.post(&provider, "/catalog/request", &request).await.ok();
     shape::check(&first, "Catalog").unwrap();
     assert!(first["dataset"].as_array().unwrap().len() < DATASETS);
+    // Page after page, and back again.
+    let follow = async |address: &str| {
+        let body = Bytes::from(request.to_string());
+        let answer = peer.say(&provider.id, "POST", address, "application/json", body).await.unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer
+    };
+    let opened = peer.post(&provider, "/catalog/request", &request).await;
+    assert_eq!(opened.links.keys().collect::<Vec<_>>(), ["next"]);
+    let second = follow(&opened.links["next"]).await;
+    assert_eq!(second.links.keys().collect::<Vec<_>>(), ["previous"]);
+    assert_eq!(follow(&second.links["previous"]).await.body["dataset"], first["dataset"]);
     let asked = json!({ "counterparty": provider.id, "address": provider.address() });
     let whole = consumer.post("/catalog/request", asked).await.ok();
     let mut ids: Vec<&str> =

@@ -48,6 +48,8 @@ pub struct CatalogPage {
     pub catalog: Catalog,
     /// Cursor of the next page.
     pub next: Option<String>,
+    /// The page before this one; `Some(None)` is the first, which needs no cursor.
+    pub previous: Option<Option<String>>,
 }
 
 impl Control {
@@ -58,13 +60,14 @@ impl Control {
     pub async fn catalog_for(&self, peer: &ParticipantId, after: Option<String>) -> Result<CatalogPage, ControlError> {
         let page = Page { after, ..Page::largest() };
         let listing = self.parts.store.datasets(&page).await?;
+        let previous = self.parts.store.datasets_page_before(&page).await?.map(|page| page.after);
         let mut datasets = Vec::new();
         for record in listing.items {
             if let Some(dataset) = self.dataset_document(&record.value, Some(peer)).await? {
                 datasets.push(dataset);
             }
         }
-        Ok(CatalogPage { catalog: self.catalog_of(datasets), next: listing.next })
+        Ok(CatalogPage { catalog: self.catalog_of(datasets), next: listing.next, previous })
     }
 
     fn catalog_of(&self, dataset: Vec<Dataset>) -> Catalog {
@@ -105,7 +108,7 @@ impl Control {
             found.len() < limit
         };
         if limit == 0 {
-            return Ok(CatalogPage { catalog: self.catalog_of(Vec::new()), next: None });
+            return Ok(CatalogPage { catalog: self.catalog_of(Vec::new()), next: None, previous: None });
         }
         if let Some(ids) = query.ids {
             for id in ids.iter().collect::<std::collections::BTreeSet<_>>() {
@@ -132,7 +135,7 @@ impl Control {
                 }
             }
         }
-        Ok(CatalogPage { catalog: self.catalog_of(found), next: None })
+        Ok(CatalogPage { catalog: self.catalog_of(found), next: None, previous: None })
     }
 
     /// One dataset as the peer may see it; unknown and not visible read the same.

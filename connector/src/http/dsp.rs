@@ -6,6 +6,7 @@
 pub mod after;
 pub mod capability;
 pub mod catalog;
+pub mod fallback;
 pub mod negotiation;
 pub mod transfer;
 pub mod version;
@@ -23,7 +24,9 @@ use kontor_vocab::dsp::{ErrorBody, context};
 use kontor_wire::serve::require_peer;
 use serde_json::Value;
 
+use self::after::send_after;
 use crate::control::Control;
+use crate::control::advance::Advanced;
 use crate::control::error::ControlError;
 
 /// All routes of the protocol, below `/dsp/2025-1`, and the version document.
@@ -98,6 +101,43 @@ impl IntoResponse for DspError {
             reason: self.refusal.sentences().into_iter().map(Value::String).collect(),
         };
         json(status, &serde_json::to_value(body).unwrap_or(Value::Null))
+    }
+}
+
+/// What both machines' endpoints answer alike.
+pub(crate) trait Process {
+    /// Whose error bodies its endpoints answer with.
+    const CHAPTER: Chapter;
+
+    /// The process as the peer is told of it.
+    fn acknowledged(&self) -> Value;
+}
+
+/// Answers a message with the state after it; what it set off leaves after the answer. `pid` is that of the path.
+pub(crate) fn answer<T: Process>(
+    control: Arc<Control>,
+    status: StatusCode,
+    result: Result<Advanced<T>, ControlError>,
+    body: &[u8],
+    pid: Option<&str>,
+) -> Response {
+    match result {
+        Ok(advanced) => send_after(json(status, &advanced.value.acknowledged()), control, advanced.outgoing),
+        Err(error) => {
+            let answer = DspError::new(T::CHAPTER, &error, body);
+            match pid {
+                Some(pid) => answer.about(pid).into_response(),
+                None => answer.into_response(),
+            }
+        }
+    }
+}
+
+/// Answers a question for the state.
+pub(crate) fn told<T: Process>(result: Result<T, ControlError>, pid: &str) -> Response {
+    match result {
+        Ok(process) => json(StatusCode::OK, &process.acknowledged()),
+        Err(error) => DspError::new(T::CHAPTER, &error, &[]).about(pid).into_response(),
     }
 }
 

@@ -58,6 +58,12 @@ impl MemoryStore {
         Ok(rows.filter(|(_, row)| fits(&row.value, &filter)).take(limit).map(to_row).collect())
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as the other adapter has it")]
+    pub(super) fn seqs_from<R: Record>(&self, from: u64, limit: usize) -> Result<Vec<u64>, StoreError> {
+        let mut tables = self.lock();
+        Ok(R::table(&mut tables).rows.range(from..).map(|(seq, _)| *seq).take(limit).collect())
+    }
+
     pub(super) fn count<R: Record>(&self, filter: Filter) -> Result<u64, StoreError> {
         Work::count::<R>(&mut *self.lock(), &filter)
     }

@@ -194,6 +194,18 @@ impl SqlStore {
         self.ask(move |connection| select(connection, &filter, "ORDER BY seq", limit)).await
     }
 
+    /// The numbers of the rows from one on, oldest first.
+    pub(super) async fn seqs_from<R: Record>(&self, from: u64, limit: usize) -> Result<Vec<u64>, StoreError> {
+        self.ask(move |connection| {
+            let sql = format!("SELECT seq FROM {} WHERE seq >= ?1 ORDER BY seq LIMIT ?2", R::TABLE);
+            let mut statement = connection.prepare_cached(&sql).map_err(fault)?;
+            let bounds = [i64::try_from(from).unwrap_or(i64::MAX), i64::try_from(limit).unwrap_or(i64::MAX)];
+            let rows = statement.query_map(bounds, |row| row.get::<_, i64>(0)).map_err(fault)?;
+            rows.map(|seq| seq.map(|seq| u64::try_from(seq).unwrap_or_default()).map_err(fault)).collect()
+        })
+        .await
+    }
+
     pub(super) async fn count<R: Record>(&self, filter: Filter) -> Result<u64, StoreError> {
         self.ask(move |connection| count::<R>(connection, &filter)).await
     }

@@ -47,6 +47,7 @@ suite![
     pages_are_newest_first_and_stable,
     filters_must_all_fit,
     a_foreign_cursor_is_refused,
+    the_page_before_is_found_from_any_page,
     wakes_are_due_at_their_time_until_cleared,
     the_outbox_keeps_its_order,
     a_delivered_message_does_not_come_back_by_a_late_retry,
@@ -521,6 +522,32 @@ async fn a_foreign_cursor_is_refused(store: Store) {
         let page = Page { after: Some(cursor.to_owned()), limit: 1 };
         assert_eq!(store.datasets(&page).await, Err(StoreError::Cursor(cursor.to_owned())));
     }
+}
+
+async fn the_page_before_is_found_from_any_page(store: Store) {
+    for number in 0..7 {
+        store.commit(Batch::new(at(0)).with_dataset(dataset(&format!("d{number}")), Expect::New)).await.unwrap();
+    }
+    let mut pages = vec![Page { after: None, limit: 3 }];
+    while let Some(next) = store.datasets(pages.last().unwrap()).await.unwrap().next {
+        pages.push(Page { after: Some(next), limit: 3 });
+    }
+    assert_eq!(pages.len(), 3);
+    assert_eq!(store.datasets_page_before(&pages[0]).await.unwrap(), None);
+    let of = async |page: &Page| store.datasets(page).await.unwrap().items;
+    for before in [0, 1] {
+        let found = store.datasets_page_before(&pages[before + 1]).await.unwrap().unwrap();
+        assert_eq!(of(&found).await, of(&pages[before]).await, "the page before page {}", before + 1);
+    }
+    // What is newer than the first page was: the page before begins with it and is as long as the others.
+    store.commit(Batch::new(at(0)).with_dataset(dataset("d7"), Expect::New)).await.unwrap();
+    let found = store.datasets_page_before(&pages[1]).await.unwrap().unwrap();
+    assert_eq!(of(&found).await.len(), 3);
+    store.commit(Batch { delete_datasets: vec![dataset_id("d0")], ..Batch::new(at(0)) }).await.unwrap();
+    assert_eq!(
+        store.datasets_page_before(&Page { after: Some("999".to_owned()), limit: 3 }).await.unwrap(),
+        Some(Page { after: None, limit: 3 })
+    );
 }
 
 async fn wakes_are_due_at_their_time_until_cleared(store: Store) {

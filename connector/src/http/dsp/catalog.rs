@@ -65,10 +65,13 @@ async fn answer(
     let query = CatalogQuery::parse(message.filter.as_ref())?;
     let page = control.catalog_part(peer.participant(), query, after).await?;
     let mut response = json(StatusCode::OK, &serde_json::to_value(&page.catalog).unwrap_or(Value::Null));
-    if let Some(next) = page.next {
-        let link = format!("<{}/catalog/request?after={}>; rel=\"next\"", control.protocol_base(), segment(&next));
+    // Spec: DSP 2025-1, Catalog HTTPS Binding, pagination: `next` and `previous`.
+    for (relation, cursor) in [("next", page.next.map(Some)), ("previous", page.previous)] {
+        let Some(cursor) = cursor else { continue };
+        let query = cursor.map(|cursor| format!("?after={}", segment(&cursor))).unwrap_or_default();
+        let link = format!("<{}/catalog/request{query}>; rel=\"{relation}\"", control.protocol_base());
         if let Ok(link) = HeaderValue::from_str(&link) {
-            response.headers_mut().insert(header::LINK, link);
+            response.headers_mut().append(header::LINK, link);
         }
     }
     Ok(response)

@@ -7,17 +7,15 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use kontor_core::negotiation::Negotiation;
 use kontor_core::peer::VerifiedPeer;
+use serde_json::Value;
 
-use super::after::send_after;
-use super::{Chapter, DspError, bounded, json};
+use super::{Chapter, Process, answer, bounded, told};
 use crate::control::Control;
-use crate::control::advance::Advanced;
-use crate::control::error::ControlError;
 use crate::control::negotiation::Endpoint;
 use crate::control::wire_format::negotiation_ack;
 
@@ -66,32 +64,18 @@ async fn receive(
     answer(control, StatusCode::OK, result, &body, Some(&pid))
 }
 
-fn answer(
-    control: Arc<Control>,
-    status: StatusCode,
-    result: Result<Advanced<Negotiation>, ControlError>,
-    body: &[u8],
-    pid: Option<&str>,
-) -> Response {
-    match result {
-        Ok(advanced) => send_after(json(status, &negotiation_ack(&advanced.value)), control, advanced.outgoing),
-        Err(error) => {
-            let answer = DspError::new(Chapter::Negotiation, &error, body);
-            match pid {
-                Some(pid) => answer.about(pid).into_response(),
-                None => answer.into_response(),
-            }
-        }
-    }
-}
-
 async fn state(
     State(control): State<Arc<Control>>,
     Extension(peer): Extension<VerifiedPeer>,
     Path(pid): Path<String>,
 ) -> Response {
-    match control.negotiation_asked(peer.participant(), &pid).await {
-        Ok(negotiation) => json(StatusCode::OK, &negotiation_ack(&negotiation)),
-        Err(error) => DspError::new(Chapter::Negotiation, &error, &[]).about(&pid).into_response(),
+    told(control.negotiation_asked(peer.participant(), &pid).await, &pid)
+}
+
+impl Process for Negotiation {
+    const CHAPTER: Chapter = Chapter::Negotiation;
+
+    fn acknowledged(&self) -> Value {
+        negotiation_ack(self)
     }
 }

@@ -6,17 +6,15 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use kontor_core::peer::VerifiedPeer;
 use kontor_core::transfer::Transfer;
+use serde_json::Value;
 
-use super::after::send_after;
-use super::{Chapter, DspError, bounded, json};
+use super::{Chapter, Process, answer, bounded, told};
 use crate::control::Control;
-use crate::control::advance::Advanced;
-use crate::control::error::ControlError;
 use crate::control::transfer::Endpoint;
 use crate::control::wire_format::transfer_ack;
 
@@ -58,32 +56,18 @@ async fn receive(
     answer(control, StatusCode::OK, result, &body, Some(&pid))
 }
 
-fn answer(
-    control: Arc<Control>,
-    status: StatusCode,
-    result: Result<Advanced<Transfer>, ControlError>,
-    body: &[u8],
-    pid: Option<&str>,
-) -> Response {
-    match result {
-        Ok(advanced) => send_after(json(status, &transfer_ack(&advanced.value)), control, advanced.outgoing),
-        Err(error) => {
-            let answer = DspError::new(Chapter::Transfer, &error, body);
-            match pid {
-                Some(pid) => answer.about(pid).into_response(),
-                None => answer.into_response(),
-            }
-        }
-    }
-}
-
 async fn state(
     State(control): State<Arc<Control>>,
     Extension(peer): Extension<VerifiedPeer>,
     Path(pid): Path<String>,
 ) -> Response {
-    match control.transfer_asked(peer.participant(), &pid).await {
-        Ok(transfer) => json(StatusCode::OK, &transfer_ack(&transfer)),
-        Err(error) => DspError::new(Chapter::Transfer, &error, &[]).about(&pid).into_response(),
+    told(control.transfer_asked(peer.participant(), &pid).await, &pid)
+}
+
+impl Process for Transfer {
+    const CHAPTER: Chapter = Chapter::Transfer;
+
+    fn acknowledged(&self) -> Value {
+        transfer_ack(self)
     }
 }
