@@ -195,7 +195,8 @@ fn executors(settings: &Settings) -> Result<Executors> {
     });
     let inform = settings.policy.inform.iter().map(|inform| (inform.party.clone(), inform.url.clone())).collect();
     let limits = HttpLimits { request_timeout: Some(settings.delivery_timeout()), ..HttpLimits::default() };
-    Ok(Executors::new(log, inform, kontor_wire::http::client(&limits)?))
+    let http = Executors::need_http(log.as_ref(), &inform).then(|| kontor_wire::http::client(&limits)).transpose()?;
+    Ok(Executors::new(log, inform, http))
 }
 
 async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener> {

@@ -55,8 +55,9 @@ pub struct Executors {
     pub log: Option<LogSink>,
     /// The parties that can be informed, with their addresses.
     pub inform: BTreeMap<String, Url>,
-    /// Reaches the addresses above, which our own operator named.
-    pub http: Client,
+    /// Reaches the addresses above, which our own operator named; `None` where there are none, since it costs every
+    /// start the reading of the system's certificate authorities.
+    pub http: Option<Client>,
     /// One entry at a time, so that a file has whole lines.
     writing: Arc<std::sync::Mutex<()>>,
 }
@@ -64,8 +65,14 @@ pub struct Executors {
 impl Executors {
     /// With a log and addresses of parties.
     #[must_use]
-    pub fn new(log: Option<LogSink>, inform: BTreeMap<String, Url>, http: Client) -> Self {
+    pub fn new(log: Option<LogSink>, inform: BTreeMap<String, Url>, http: Option<Client>) -> Self {
         Self { log, inform, http, writing: Arc::default() }
+    }
+
+    /// Whether any of them is reached over HTTP.
+    #[must_use]
+    pub fn need_http(log: Option<&LogSink>, inform: &BTreeMap<String, Url>) -> bool {
+        matches!(log, Some(LogSink::Http(_))) || !inform.is_empty()
     }
 
     /// Writes an entry, and answers when it is durable.
@@ -86,7 +93,8 @@ impl Executors {
     }
 
     async fn post(&self, url: &Url, body: &Value) -> Result<(), String> {
-        match self.http.post(url.clone()).json(body).send().await {
+        let Some(http) = &self.http else { return Err(format!("`{url}` cannot be reached: no client was set up")) };
+        match http.post(url.clone()).json(body).send().await {
             Ok(response) if response.status().is_success() => Ok(()),
             Ok(response) => Err(format!("`{url}` answered {}", response.status())),
             Err(error) => Err(format!("`{url}` cannot be reached: {error}")),
