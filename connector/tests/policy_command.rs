@@ -96,7 +96,7 @@ fn a_policy_is_explained_and_a_request_is_decided_with_the_reasons() {
 }
 
 #[test]
-fn every_template_is_a_policy_that_passes_the_check() {
+fn every_template_is_a_policy_that_passes_the_check_where_it_is_said_to_be_enforced() {
     let list: Value = serde_json::from_str(&said(&["templates", "--format", "json"], "", 0)).unwrap();
     let people = said(&["templates"], "", 0);
     let templates = list.as_array().unwrap();
@@ -105,7 +105,10 @@ fn every_template_is_a_policy_that_passes_the_check() {
         let name = template["name"].as_str().unwrap();
         assert!(people.contains(name), "{people}");
         let policy = said(&["templates", name], "", 0);
-        said(&["check", "-"], &policy, 0);
+        // A class that is refused is there too, and says why.
+        let enforced = template["enforced"].as_bool().unwrap();
+        said(&["check", "-"], &policy, if enforced { 0 } else { 1 });
+        assert_eq!(template["refused"].is_null(), enforced, "{template}");
         for parameter in template["parameters"].as_array().unwrap() {
             let (name, example) = (parameter["name"].as_str().unwrap(), parameter["example"].as_str().unwrap());
             assert!(people.contains(&format!("--set {name}={example}")), "{people}");

@@ -15,7 +15,7 @@ use super::check::check;
 use super::explain::{Question, explain};
 use super::template::{TEMPLATES, template};
 use crate::cli::{Ask, Format, PolicyCommand};
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 
 /// Longest policy that is read, in bytes: the most that a connector takes as a message by default.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -42,12 +42,13 @@ pub fn run(command: PolicyCommand) -> Result<ExitCode> {
             print(format, &told, &told.text())?;
             Ok(exit(told.decision.is_none_or(|decision| decision.allowed)))
         }
-        PolicyCommand::Templates { name: None, set, format, .. } => {
+        PolicyCommand::Templates { name: None, set, settings, format } => {
             if !set.is_empty() {
                 bail!("`--set` fills in one template; `kontor policy templates NAME --set …` would have passed");
             }
-            let views: Vec<_> = TEMPLATES.iter().map(|template| template.view()).collect();
-            print(format, &views, &list())?;
+            let capabilities = capabilities(settings)?;
+            let views: Vec<_> = TEMPLATES.iter().map(|template| template.view(&capabilities)).collect();
+            print(format, &views, &list(&capabilities))?;
             Ok(ExitCode::SUCCESS)
         }
         PolicyCommand::Templates { name: Some(name), set, settings, format } => {
@@ -60,6 +61,9 @@ pub fn run(command: PolicyCommand) -> Result<ExitCode> {
                 Format::Text => {
                     // The policy alone goes to the standard output, so that it can go to a file.
                     println!("{}", serde_json::to_string_pretty(&filled.policy)?);
+                    for problem in &filled.refused {
+                        eprintln!("note: this connector does not agree to it: {problem}");
+                    }
                     for parameter in &filled.examples {
                         eprintln!(
                             "note: `{}` is the example; `--set {}=…` sets it ({})",
@@ -77,7 +81,7 @@ pub fn run(command: PolicyCommand) -> Result<ExitCode> {
 fn capabilities(settings: Option<PathBuf>) -> Result<Capabilities> {
     match settings {
         Some(file) => Ok(Settings::load(&file)?.capabilities()),
-        None => Ok(Capabilities::default()),
+        None => Ok(settings::Policy::default().capabilities(Default::default())),
     }
 }
 
@@ -132,11 +136,14 @@ fn question(ask: Ask) -> Result<Option<Question>> {
 }
 
 /// All templates with their parameters, for people.
-fn list() -> String {
+fn list(capabilities: &Capabilities) -> String {
     let width = TEMPLATES.iter().map(|template| template.name.len()).max().unwrap_or_default();
     let mut lines = Vec::new();
     for template in TEMPLATES {
         lines.push(format!("{:width$}  {}", template.name, template.about));
+        if let Some(why) = template.refused(capabilities) {
+            lines.push(format!("{:width$}    (refused here: {why})", ""));
+        }
         for parameter in template.parameters {
             let (name, about, example) = (parameter.name, parameter.about, parameter.example);
             lines.push(format!("{:width$}    --set {name}={example}  ({about})", ""));

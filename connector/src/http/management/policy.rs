@@ -108,8 +108,8 @@ async fn capabilities(State(control): State<Arc<Control>>) -> Answer {
     Ok(ok(&control.statement()))
 }
 
-async fn templates() -> Answer {
-    let items: Vec<Value> = TEMPLATES.iter().map(|template| template.view()).collect();
+async fn templates(State(control): State<Arc<Control>>) -> Answer {
+    let items: Vec<Value> = TEMPLATES.iter().map(|template| template.view(control.capabilities())).collect();
     Ok(ok(&json!({ "items": items })))
 }
 
