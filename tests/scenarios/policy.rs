@@ -34,10 +34,38 @@ async fn a_template_becomes_an_offer() {
         let name = template["name"].as_str().unwrap();
         let policy = provider.get(&format!("/policies/templates/{name}")).await.ok()["policy"].clone();
         let found = provider.post("/policies/check", policy).await.ok();
-        assert_eq!(found["enforceable"], true, "{name}: {found:#}");
+        assert_eq!(found["enforceable"], template["enforced"], "{name}: {found:#}");
     }
     let policy = provider.get("/policies/templates/uses?count=1").await.ok()["policy"].clone();
     let dataset = provider.publish("fairs", &policy).await;
+    let agreement = consumer.agree(&provider, &dataset).await;
+    let first = consumer.transfer(&agreement, Some("one.csv")).await;
+    consumer.wait_transfer(&first, "COMPLETED").await;
+    let second = consumer.transfer(&agreement, Some("two.csv")).await;
+    consumer.wait_transfer(&second, "TERMINATED").await;
+}
+
+#[tokio::test]
+async fn an_offer_inherits_the_rules_of_policies_that_are_kept_and_stands_alone() {
+    let space = DataSpace::new();
+    let (provider, consumer) = space.pair();
+    let house = json!({ "id": "urn:story:policy:house", "policy": {
+        "prohibition": [{ "action": "use", "constraint": [
+            { "leftOperand": "count", "operator": "gt", "rightOperand": 1 } ] }],
+    } });
+    provider.post("/policies", house).await.ok();
+    let child = |parent: &str| json!({ "inheritFrom": parent, "permission": [{ "action": "use" }] });
+    let file = provider.write("fairs", b"fair");
+    let dataset = provider.add_dataset("fairs", &file).await;
+    let offer = |parent: &str| json!({ "id": "urn:story:offer:fairs", "dataset": dataset, "policy": child(parent) });
+    provider
+        .post("/offers", offer("urn:story:policy:none"))
+        .await
+        .refused(422, &["urn:story:policy:none", "inheritFrom"]);
+    let kept = provider.post("/offers", offer("urn:story:policy:house")).await.ok();
+    assert!(kept["policy"].get("inheritFrom").is_none() && kept["policy"]["prohibition"][0].is_object(), "{kept:#}");
+    // What the parent says later does not reach what was offered.
+    provider.delete("/policies/urn:story:policy:house").await.ok();
     let agreement = consumer.agree(&provider, &dataset).await;
     let first = consumer.transfer(&agreement, Some("one.csv")).await;
     consumer.wait_transfer(&first, "COMPLETED").await;

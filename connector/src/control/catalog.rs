@@ -1,5 +1,8 @@
 //! Our catalogue as a given peer may see it, and the catalogues of others.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use kontor_core::catalog;
 use kontor_core::id::{DatasetId, OfferId, ParticipantId};
@@ -376,15 +379,39 @@ impl Control {
         Ok(())
     }
 
-    /// Keeps a policy for use in offers.
+    /// Keeps a policy for use in offers. What it inherits from policies that are kept here is written out now: a later
+    /// change of theirs does not reach it, as it does not reach agreements.
     ///
     /// # Errors
-    /// [`ControlError::Refused`] when it asks for what cannot be enforced here.
-    pub async fn put_policy(&self, record: PolicyRecord) -> Result<(), ControlError> {
+    /// [`ControlError::Refused`] when it inherits from what is not kept here, or asks for what cannot be enforced here.
+    pub async fn put_policy(&self, mut record: PolicyRecord) -> Result<PolicyRecord, ControlError> {
+        record.document = self.written_out(&record.document).await?;
         self.enforceable(&record.document, Role::Provider)?;
-        let batch = Batch { now: self.now(), policies: vec![(record, Expect::Any)], ..Batch::default() };
+        let batch = Batch { now: self.now(), policies: vec![(record.clone(), Expect::Any)], ..Batch::default() };
         self.parts.store.commit(batch).await?;
-        Ok(())
+        Ok(record)
+    }
+
+    /// A policy with all that it inherits from policies that are kept here.
+    async fn written_out(&self, document: &PolicyDocument) -> Result<PolicyDocument, ControlError> {
+        let mut known: BTreeMap<String, Option<PolicyDocument>> = BTreeMap::new();
+        loop {
+            let unread = RefCell::new(None);
+            let written = policy::inherit(document, &|parent| match known.get(parent) {
+                Some(found) => found.clone(),
+                None => {
+                    unread.borrow_mut().get_or_insert_with(|| parent.to_owned());
+                    None
+                }
+            });
+            match unread.into_inner().filter(|_| known.len() <= policy::PARENTS_MAX) {
+                None => return Ok(written?),
+                Some(parent) => {
+                    let found = self.parts.store.policy(&parent).await?;
+                    known.insert(parent, found.map(|found| found.value.document));
+                }
+            }
+        }
     }
 
     /// Puts up an offer.
@@ -392,7 +419,8 @@ impl Control {
     /// # Errors
     /// [`ControlError::Refused`] when the dataset does not exist, or the policy asks for what
     /// cannot be enforced here: it is never put up and then ignored.
-    pub async fn put_offer(&self, record: OfferRecord) -> Result<(), ControlError> {
+    pub async fn put_offer(&self, mut record: OfferRecord) -> Result<OfferRecord, ControlError> {
+        record.offer.policy = self.written_out(&record.offer.policy).await?;
         self.enforceable(&record.offer.policy, Role::Provider)?;
         let Some(dataset) = self.parts.store.dataset(&record.offer.dataset).await? else {
             return Err(Refusal::new(
@@ -411,10 +439,10 @@ impl Control {
             "catalog.offer",
             format!("offer `{}` put up for `{}`", record.offer.id, record.offer.dataset),
         );
-        let batch = Batch { now, offers: vec![(record, Expect::Any)], audit: vec![line], ..Batch::default() };
+        let batch = Batch { now, offers: vec![(record.clone(), Expect::Any)], audit: vec![line], ..Batch::default() };
         self.parts.store.commit(batch).await?;
         self.published.notify_waiters();
-        Ok(())
+        Ok(record)
     }
 
     /// Withdraws an offer; agreements made of it stay.

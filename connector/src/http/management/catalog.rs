@@ -112,8 +112,7 @@ async fn put_policy(State(control): State<Arc<Control>>, body: Result<Bytes, Byt
     let id = new.id.or_else(|| document.id().map(str::to_owned)).unwrap_or_else(fresh_urn);
     super::policy::not_taken(&id)?;
     let document = document.with("@id", &id);
-    let record = PolicyRecord { id, document };
-    control.put_policy(record.clone()).await?;
+    let record = control.put_policy(PolicyRecord { id, document }).await?;
     Ok(reply(StatusCode::CREATED, &record))
 }
 
@@ -187,7 +186,7 @@ async fn put_offer(State(control): State<Arc<Control>>, body: Result<Bytes, Byte
         },
         created: jiff::Timestamp::now(),
     };
-    control.put_offer(record.clone()).await?;
+    let record = control.put_offer(record).await?;
     Ok(reply(StatusCode::CREATED, &record.offer))
 }
 
