@@ -35,7 +35,8 @@ pub fn router(control: Arc<Control>) -> Router {
         .merge(capability::routes())
         .merge(catalog::routes())
         .merge(negotiation::routes())
-        .merge(transfer::routes());
+        .merge(transfer::routes())
+        .fallback(|| async { StatusCode::NOT_FOUND });
     // The version document is open to everybody; all else wants to know who asks.
     Router::new()
         .nest("/dsp/2025-1", require_peer(protocol.with_state(control.clone())))
