@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use kontor_core::id::ParticipantId;
+use kontor_core::negotiation::Role;
 use kontor_core::policy::{Capabilities, FactSource, StageKind, Vocabulary};
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -245,6 +246,32 @@ pub struct Policy {
     pub inform: Vec<Inform>,
 }
 
+impl Policy {
+    /// What a connector can hold to with these settings, and the operator's own terms.
+    #[must_use]
+    pub fn capabilities(&self, vocabulary: Vocabulary) -> Capabilities {
+        let log_targets = match &self.log {
+            Some(LogTarget::Url(url)) => [url.to_string()].into(),
+            Some(LogTarget::File(_)) | None => std::collections::BTreeSet::new(),
+        };
+        Capabilities {
+            role: Role::Provider,
+            vocabulary,
+            sources: FactSource::ALL.into(),
+            // The registers know since when a fact is written down, not since when it holds.
+            beginnings: std::collections::BTreeSet::new(),
+            infringements: false,
+            stages: StageKind::ALL.into(),
+            log_sink: self.log.is_some(),
+            log_targets,
+            inform_counterparty: true,
+            inform_targets: self.inform.iter().map(|inform| inform.party.clone()).collect(),
+            delete: true,
+            next_policy: true,
+        }
+    }
+}
+
 /// Where uses are logged.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -367,9 +394,6 @@ impl SettingsError {
         Self::Value { key: key.to_owned(), rule: rule.into() }
     }
 }
-
-/// Whose knowledge reaches decisions, but which no story holds a running stream to.
-const UNPROVEN: [FactSource; 2] = [FactSource::Connector, FactSource::Dataset];
 
 impl Settings {
     /// Reads defaults → file → environment, and checks what can be checked without I/O.
@@ -552,17 +576,12 @@ impl Settings {
     }
 
     /// What a connector with these settings can hold to. A part is named here once a story holds it
-    /// to it, end to end; until then what asks for it is refused before an agreement.
+    /// to it, end to end; until then what asks for it is refused before an agreement. A new part of
+    /// [`Capabilities`] stops the build here.
     #[must_use]
     pub fn capabilities(&self) -> Capabilities {
         // That it is one was checked when the settings were read.
-        let vocabulary = self.vocabulary().unwrap_or_default();
-        Capabilities {
-            vocabulary,
-            sources: FactSource::ALL.into_iter().filter(|source| !UNPROVEN.contains(source)).collect(),
-            stages: StageKind::ALL.into(),
-            ..Capabilities::default()
-        }
+        self.policy.capabilities(self.vocabulary().unwrap_or_default())
     }
 
     fn vocabulary(&self) -> Result<Vocabulary, SettingsError> {

@@ -29,6 +29,8 @@ pub struct Options {
     pub file_kib_max: Option<u64>,
     /// More keys of the section `automation`, TOML.
     pub automation: String,
+    /// More keys of the section `delivery`, TOML.
+    pub delivery: String,
     /// A file of rules, TOML; none where it is empty.
     pub rules: String,
     /// More settings, TOML; top-level keys only in tables of their own.
@@ -181,8 +183,9 @@ impl DataSpace {
             "participant_id = \"{id}\"\ntitle = \"{name} of the story\"\ndata_dir = {:?}\n\
              [protocol]\nlisten = \"127.0.0.1:0\"\n[management]\nlisten = \"127.0.0.1:0\"\n\
              [automation]\n{automation}\n[delivery]\nbackoff_ms = 50\nbackoff_ms_max = 400\ntimeout_ms = 2000\n\
-             {egress}{brokers}{}{}",
+             {}\n{egress}{brokers}{}{}",
             folder.join("state"),
+            options.delivery,
             // Looked at every second, so that a new certificate needs no restart of a test's patience.
             tls_section(&files) + "reload_seconds = 1\n",
             options.extra,

@@ -130,7 +130,7 @@ async fn a_policy_that_cannot_be_enforced_is_refused_by_name() {
     let space = DataSpace::new();
     let provider = space.participant("provider");
     let dataset = provider.publish("fairs", &open()).await;
-    let duty = json!({ "permission": [{ "action": "use", "duty": [{ "action": "delete" }] }] });
+    let duty = json!({ "permission": [{ "action": "use", "duty": [{ "action": "anonymize" }] }] });
     for (policy, word) in [
         (under("product", "eq", "bread"), "product"),
         (under("resolution", "lteq", "300"), "resolution"),

@@ -5,6 +5,7 @@ mod bad_input;
 mod burden;
 mod catalog;
 mod crash;
+mod duties;
 mod edc;
 mod enforcement;
 mod facts;

@@ -186,7 +186,11 @@ impl Control {
                 DutyKind::Inform { parties } if inform => {
                     let assigner = [occasion.record.agreement.assigner.to_string()];
                     let parties: &[String] = if parties.is_empty() { &assigner } else { parties };
-                    for party in parties {
+                    // The provider tells everybody; a consumer those that its operator gave it an address of.
+                    let told = |party: &&String| {
+                        occasion.record.role == Role::Provider || self.parts.duties.inform.contains_key(*party)
+                    };
+                    for party in parties.iter().filter(told) {
                         let task = DutyTask::Inform { party: party.clone(), notice: self.entry(occasion) };
                         owed.push(record(occasion, duty, party, task, occasion.at));
                     }
@@ -216,7 +220,7 @@ impl Control {
     async fn carry_out(&self, mut duty: DutyRecord) {
         let outcome = match &duty.task {
             DutyTask::Log { entry } => self.parts.duties.append(entry).await.map(|()| ("logged".to_owned(), None)),
-            DutyTask::Inform { party, notice } => self.inform(party, notice).await.map(|words| (words, None)),
+            DutyTask::Inform { party, notice } => self.inform(&duty, party, notice).await.map(|words| (words, None)),
             DutyTask::Delete => self.delete_received(&duty).await,
         };
         let now = self.now();
@@ -253,12 +257,16 @@ impl Control {
         }
     }
 
-    async fn inform(&self, party: &str, notice: &Value) -> Result<String, String> {
-        if party == self.participant().as_str() {
-            return Ok("we are the informed party; this record informs us".to_owned());
-        }
+    async fn inform(&self, duty: &DutyRecord, party: &str, notice: &Value) -> Result<String, String> {
         match self.parts.duties.inform.get(party) {
             Some(url) => self.parts.duties.post(url, notice).await.map(|()| format!("`{party}` was informed")),
+            None if party == self.participant().as_str() => {
+                Ok("we are the informed party; this record informs us".to_owned())
+            }
+            // It takes part in the use: its connector asked for the data or let it through.
+            None if party == duty.counterparty.as_str() => {
+                Ok(format!("`{party}` takes part in the use by its own connector, and knows of it from there"))
+            }
             None => Err(format!("there is no address for `{party}` (setting `policy.inform`)")),
         }
     }
@@ -563,8 +571,7 @@ mod tests {
     use super::*;
 
     fn with_log(path: &Path) -> Executors {
-        let http = kontor_wire::http::client(&kontor_wire::http::HttpLimits::default()).unwrap();
-        Executors::new(Some(LogSink::File(path.to_owned())), BTreeMap::new(), http)
+        Executors::new(Some(LogSink::File(path.to_owned())), BTreeMap::new(), None)
     }
 
     #[tokio::test]

@@ -471,12 +471,15 @@ impl Known {
         let mut states = DutyStates::default();
         let alike = |wanted: &str| decision.duties.iter().filter(|duty| fact_of(&duty.kind) == Some(wanted)).count();
         for duty in &decision.duties {
+            let by_key = self.register.iter().find(|fact| fact.name == duty.key.as_str());
             if self.violated.contains(duty.key.as_str()) {
-                states.insert(duty.key.clone(), Standing { state: DutyState::Violated, until: None });
+                // What we gave up and the operator did by other means is done, late.
+                let done = by_key.is_some_and(|fact| fact.holds_at(now) && fact.value == Value::Bool(true));
+                let state = if done { DutyState::Late } else { DutyState::Violated };
+                states.insert(duty.key.clone(), Standing { state, until: None });
                 continue;
             }
             let Some(wanted) = fact_of(&duty.kind) else { continue };
-            let by_key = self.register.iter().find(|fact| fact.name == duty.key.as_str());
             // The word stands for the only duty of its kind; where there are several, each has its key.
             let by_word = || self.register.iter().find(|fact| fact.name == wanted && alike(wanted) == 1);
             let found = by_key.or_else(by_word);

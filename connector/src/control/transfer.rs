@@ -811,15 +811,24 @@ impl Control {
             return self.fail_pull(&transfer, format!("the data address is refused: {error}")).await;
         }
         let began = self.now();
-        match self.receive(&transfer, &sink).await {
-            Ok(Receipt::Expected) => {}
-            Ok(Receipt::Deleted) => {
-                self.pulls().remove(&transfer.id);
-                return self.note(&transfer, "flow.stopped", "the data was received and deleted".to_owned()).await;
-            }
-            Err(error) => return self.fail_pull(&transfer, error.to_string()).await,
-        }
         let mut wait = Duration::from_millis(self.parts.delivery.backoff_ms);
+        loop {
+            match self.receive(&transfer, &sink).await {
+                Ok(Receipt::Expected) => break,
+                Ok(Receipt::Deleted) => {
+                    self.pulls().remove(&transfer.id);
+                    return self.note(&transfer, "flow.stopped", "the data was received and deleted".to_owned()).await;
+                }
+                // A log that is required and down may be up again.
+                Err(error) if error.refusal().fault == Fault::Unavailable && self.patient(began) => {
+                    tracing::info!(transfer.id = %transfer.id, %error, "the pull waits for what it must do first");
+                    if !self.pause(&mut wait, &stop).await {
+                        return;
+                    }
+                }
+                Err(error) => return self.fail_pull(&transfer, error.to_string()).await,
+            }
+        }
         loop {
             let job = PullJob {
                 transfer: transfer.id.clone(),
@@ -852,22 +861,32 @@ impl Control {
                     tracing::info!(transfer.id = %transfer.id, reason, "the pull was stopped");
                     return self.note(&transfer, "flow.stopped", reason).await;
                 }
-                PullResult::Failed { retryable: true, reason } => {
-                    let age = self.now().duration_since(began).as_secs();
-                    if age >= i64::try_from(self.parts.delivery.give_up_seconds).unwrap_or(i64::MAX) {
-                        return self.fail_pull(&transfer, reason).await;
-                    }
+                PullResult::Failed { retryable: true, reason } if self.patient(began) => {
                     tracing::info!(transfer.id = %transfer.id, reason, "the pull waits for its next attempt");
-                    let mut stop = stop.clone();
-                    tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
-                        _ = stop.wait_for(Option::is_some) => return,
+                    if !self.pause(&mut wait, &stop).await {
+                        return;
                     }
-                    wait = (wait * 2).min(Duration::from_millis(self.parts.delivery.backoff_ms_max));
                 }
-                PullResult::Failed { retryable: false, reason } => return self.fail_pull(&transfer, reason).await,
+                PullResult::Failed { reason, .. } => return self.fail_pull(&transfer, reason).await,
             }
         }
+    }
+
+    /// Whether what began then is still tried.
+    fn patient(&self, began: Timestamp) -> bool {
+        let age = self.now().duration_since(began).as_secs();
+        age < i64::try_from(self.parts.delivery.give_up_seconds).unwrap_or(i64::MAX)
+    }
+
+    /// Waits for the next attempt, and longer the next time; whether nobody stopped it meanwhile.
+    async fn pause(&self, wait: &mut Duration, stop: &watch::Receiver<Option<String>>) -> bool {
+        let mut stop = stop.clone();
+        tokio::select! {
+            () = tokio::time::sleep(*wait) => {}
+            _ = stop.wait_for(Option::is_some) => return false,
+        }
+        *wait = (*wait * 2).min(Duration::from_millis(self.parts.delivery.backoff_ms_max));
+        true
     }
 
     /// The pull cannot succeed: the provider learns why, and the transfer ends.

@@ -16,7 +16,7 @@ use kontor_core::id::{AgreementId, ParticipantId, ProcessId};
 use kontor_core::negotiation::Role;
 use kontor_core::peer::VerifiedPeer;
 use kontor_core::policy::StreamTerms;
-use kontor_core::refusal::Refusal;
+use kontor_core::refusal::{Fault, Refusal};
 use kontor_wire::problem::Problem;
 use kontor_wire::token::{same_secret, token_digest};
 use serde::{Deserialize, Serialize};
@@ -433,10 +433,14 @@ impl Request {
         };
         match timeout(self.plane.limits.opening_timeout, asked).await {
             Ok(Some(Ok(()))) => Ok(()),
-            // Whatever the fault: what control refuses here is refused to this peer.
-            Ok(Some(Err(refusal))) => Err(Box::new(
-                Problem { status: StatusCode::FORBIDDEN, ..Problem::from_refusal(&refusal) }.into_response(),
-            )),
+            Ok(Some(Err(refusal))) => {
+                // What cannot be decided or written down now may be later: the peer comes again. All else is refused.
+                let status = match refusal.fault {
+                    Fault::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+                    _ => StatusCode::FORBIDDEN,
+                };
+                Err(Box::new(Problem { status, ..Problem::from_refusal(&refusal) }.into_response()))
+            }
             Ok(None) | Err(_) => Err(Box::new(no_leave())),
         }
     }

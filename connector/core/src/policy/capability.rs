@@ -118,9 +118,10 @@ pub struct Capabilities {
     pub log_sink: bool,
     /// The systems that a use can be recorded in, by the name that a policy gives them, beside our own record.
     pub log_targets: BTreeSet<String>,
-    /// Whether the other party of the agreement is told of a use by a durable message.
+    /// Whether the parties of the agreement know of every use: each takes part in it by its own connector, which keeps
+    /// a record.
     pub inform_counterparty: bool,
-    /// The parties that can be told of a use, beside the other party of the agreement.
+    /// The parties that can be told of a use by a message that survives a restart, beside those of the agreement.
     pub inform_targets: BTreeSet<String>,
     /// Whether data that was received is deleted in time, also after a restart.
     pub delete: bool,

@@ -159,12 +159,29 @@ fn samples() -> [Value; 4] {
     ]
 }
 
+/// Duties to try an action with, until one has all the parameters that it needs.
+fn duty_samples(action: &str) -> [Value; 5] {
+    let refined = |parameters: &[(&str, &str)]| {
+        let refinement: Vec<Value> =
+            parameters.iter().map(|(name, value)| sample_constraint(name, "eq", json!(value))).collect();
+        json!({ "action": { "rdf:value": { "@id": action }, "refinement": refinement } })
+    };
+    let field = ("idsc:JSON_PATH", "$.sample");
+    [
+        json!({ "action": action }),
+        json!({ "action": action, "hasPolicy": "urn:kontor:sample" }),
+        refined(&[field]),
+        refined(&[field, ("idsc:REPLACE_WITH", "sample")]),
+        refined(&[field, ("idsc:OPERAND", "1")]),
+    ]
+}
+
 /// What a connector with these capabilities holds to, on either side of an agreement.
 #[must_use]
 pub fn describe(capabilities: &Capabilities) -> CapabilityDocument {
     let asking = Asking { sides: [Role::Provider, Role::Consumer].map(|role| capabilities.clone().for_role(role)) };
     let use_with = |member: &str, value: Value| json!({ "permission": [{ "action": "use", member: value }] });
-    let duty = |action: &str| use_with("duty", json!([{ "action": action }]));
+    let duties = |action: &str| duty_samples(action).map(|duty| use_with("duty", json!([duty]))).into();
     // A permission and a prohibition that do not meet: one policy that no strategy voids.
     let counted =
         |operator: &str| json!({ "action": "use", "constraint": [sample_constraint("count", operator, json!(1))] });
@@ -188,14 +205,19 @@ pub fn describe(capabilities: &Capabilities) -> CapabilityDocument {
             .held(PROFILES_KNOWN, |profile| json!({ "profile": profile, "permission": [{ "action": "use" }] })),
         conflict: asking.held(&["perm", "prohibit", "invalid"], both),
         logical: asking.held(LOGICAL, logical),
-        actions: asking.actions(|action| json!({ "permission": [{ "action": action }] })),
+        actions: asking.actions(|action| vec![json!({ "permission": [{ "action": action }] })]),
         operands: operands.into_iter().filter_map(|operand| asking.operand(operand)).collect(),
-        duties: asking.actions(duty),
-        obligations: asking
-            .actions(|action| json!({ "permission": [{ "action": "use" }], "obligation": [{ "action": action }] })),
+        duties: asking.actions(duties),
+        obligations: asking.actions(|action| {
+            let obligation = |duty| json!({ "permission": [{ "action": "use" }], "obligation": [duty] });
+            duty_samples(action).map(obligation).into()
+        }),
         remedies: asking.actions(|action| {
-            let prohibition = json!([{ "action": "use", "remedy": [{ "action": action }] }]);
-            json!({ "permission": [{ "action": "use" }], "prohibition": prohibition })
+            let remedy = |duty| {
+                let prohibition = json!([{ "action": "use", "remedy": [duty] }]);
+                json!({ "permission": [{ "action": "use" }], "prohibition": prohibition })
+            };
+            duty_samples(action).map(remedy).into()
         }),
     }
 }
@@ -216,9 +238,9 @@ impl Asking {
     }
 
     /// The actions with which a policy is held to.
-    fn actions(&self, policy: impl Fn(&str) -> Value) -> Vec<Capability> {
+    fn actions(&self, policies: impl Fn(&str) -> Vec<Value>) -> Vec<Capability> {
         let capability = |action: &str| {
-            let enforced = self.planned(policy(action))?;
+            let enforced = policies(action).into_iter().find_map(|policy| self.planned(policy))?;
             Some(Capability { term: action.to_owned(), operators: Vec::new(), enforced })
         };
         ACTIONS.iter().filter_map(|action| capability(action.name)).collect()

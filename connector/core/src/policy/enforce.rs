@@ -15,6 +15,7 @@ use super::operand::operand;
 use super::parse::{clip, parse_with};
 use super::premise;
 use super::{Problem, ProblemKind};
+use crate::negotiation::Role;
 use crate::refusal::{Fault, Refusal};
 
 /// The actions that are held to. A transfer hands over the data, and what is done with it then is
@@ -254,13 +255,15 @@ impl Held<'_> {
             DutyKind::Log { target: Some(target) } if !can.log_targets.contains(target) => {
                 Some(format!("`{}` is no system that uses are recorded in", clip(target)))
             }
-            DutyKind::Inform { parties } => self.inform(parties),
+            // The provider, whose connector sees every use begin, tells the parties.
+            DutyKind::Inform { parties } if can.role == Role::Provider => self.inform(parties),
             DutyKind::Delete { .. } if !can.delete => Some("received data is not deleted in time".to_owned()),
             DutyKind::NextPolicy { .. } if !can.next_policy => {
                 Some("received data is not bound to a policy when it is offered on".to_owned())
             }
             DutyKind::Transform(transform) => self.stage(StageKind::of(transform)),
             DutyKind::Log { .. }
+            | DutyKind::Inform { .. }
             | DutyKind::Delete { .. }
             | DutyKind::NextPolicy { .. }
             | DutyKind::Count

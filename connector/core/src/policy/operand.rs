@@ -143,7 +143,8 @@ pub const OPERANDS: &[OperandSpec] = &[
         "idsc:CONNECTOR",
         &["idsc:SYSTEM"],
         "the connector that the data goes to",
-        EVERY,
+        // A transfer has one receiving connector, however many names its certificate gives it.
+        ANY,
         FactSource::Connector,
         NEGOTIATED,
     ),
