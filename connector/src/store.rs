@@ -636,13 +636,8 @@ impl Store {
     /// As [`Store::negotiation`].
     pub async fn open_negotiations(&self, counterparty: &ParticipantId, role: Role) -> Result<u64, StoreError> {
         use negotiation::StateName as S;
-        let mut open = 0;
-        for state in [S::Initial, S::Requested, S::Offered, S::Accepted, S::Agreed, S::Verified] {
-            let wanted = open_in(counterparty, role, state.as_str());
-            let found: u64 = ask!(self, count::<Negotiation>(wanted))?;
-            open += found;
-        }
-        Ok(open)
+        let open = [S::Initial, S::Requested, S::Offered, S::Accepted, S::Agreed, S::Verified].map(S::as_str);
+        ask!(self, count::<Negotiation>(open_in(counterparty, role, &open)))
     }
 
     /// How many transfers with a counterparty have not ended.
@@ -651,13 +646,8 @@ impl Store {
     /// As [`Store::negotiation`].
     pub async fn open_transfers(&self, counterparty: &ParticipantId, role: Role) -> Result<u64, StoreError> {
         use transfer::StateName as S;
-        let mut open = 0;
-        for state in [S::Initial, S::Requested, S::Started, S::Suspended] {
-            let wanted = open_in(counterparty, role, state.as_str());
-            let found: u64 = ask!(self, count::<Transfer>(wanted))?;
-            open += found;
-        }
-        Ok(open)
+        let open = [S::Initial, S::Requested, S::Started, S::Suspended].map(S::as_str);
+        ask!(self, count::<Transfer>(open_in(counterparty, role, &open)))
     }
 
     /// One transfer, by our own identifier.
@@ -770,7 +760,7 @@ impl Store {
     /// # Errors
     /// As [`Store::negotiation`].
     pub async fn facts(&self, subject: &Subject) -> Result<Vec<FactRecord>, StoreError> {
-        self.values(about(subject), usize::MAX).await
+        self.few(about(subject)).await
     }
 
     /// Duties, newest first.
@@ -822,7 +812,7 @@ impl Store {
     /// # Errors
     /// As [`Store::negotiation`].
     pub async fn received_at(&self, path: &str) -> Result<Vec<ReceivedRecord>, StoreError> {
-        self.values(Filter::default().text("path", Some(path)), usize::MAX).await
+        self.few(Filter::default().text("path", Some(path))).await
     }
 
     /// One dataset.
@@ -880,7 +870,7 @@ impl Store {
     /// # Errors
     /// As [`Store::negotiation`].
     pub async fn offers_of(&self, dataset: &DatasetId) -> Result<Vec<OfferRecord>, StoreError> {
-        self.values(Filter::default().text("dataset", Some(dataset.as_str())), usize::MAX).await
+        self.few(Filter::default().text("dataset", Some(dataset.as_str()))).await
     }
 
     /// One named policy.
@@ -1008,7 +998,12 @@ impl Store {
     }
 
     async fn first<R: Record>(&self, filter: Filter) -> Result<Option<Versioned<R>>, StoreError> {
-        Ok(ask!(self, oldest::<R>(filter, 1))?.pop().map(|row| row.versioned))
+        Ok(ask!(self, first::<R>(filter))?.map(|row| row.versioned))
+    }
+
+    /// All that fits, where that is seldom more than a few.
+    async fn few<R: Record>(&self, filter: Filter) -> Result<Vec<R>, StoreError> {
+        Ok(ask!(self, few::<R>(filter))?.into_iter().map(|row| row.versioned.value).collect())
     }
 
     async fn values<R: Record>(&self, filter: Filter, limit: usize) -> Result<Vec<R>, StoreError> {
@@ -1016,11 +1011,9 @@ impl Store {
     }
 }
 
-fn open_in(counterparty: &ParticipantId, role: Role, state: &str) -> Filter {
-    Filter::default()
-        .text("counterparty", Some(counterparty.as_str()))
-        .text("role", Some(role.as_str()))
-        .text("state", Some(state))
+fn open_in(counterparty: &ParticipantId, role: Role, states: &[&'static str]) -> Filter {
+    let of = Filter::default().text("counterparty", Some(counterparty.as_str())).text("role", Some(role.as_str()));
+    Filter { among: Some(("state", states.to_vec())), ..of }
 }
 
 fn about(subject: &Subject) -> Filter {
@@ -1063,6 +1056,7 @@ enum Column<'a> {
 #[derive(Debug, Clone, Default)]
 struct Filter {
     equal: Vec<(&'static str, String)>,
+    among: Option<(&'static str, Vec<&'static str>)>,
     at_most: Option<(&'static str, i64)>,
 }
 

@@ -64,6 +64,14 @@ impl MemoryStore {
         Ok(R::table(&mut tables).rows.range(from..).map(|(seq, _)| *seq).take(limit).collect())
     }
 
+    pub(super) fn few<R: Record>(&self, filter: Filter) -> Result<Vec<Row<R>>, StoreError> {
+        self.oldest(filter, usize::MAX)
+    }
+
+    pub(super) fn first<R: Record>(&self, filter: Filter) -> Result<Option<Row<R>>, StoreError> {
+        Ok(self.oldest(filter, 1)?.pop())
+    }
+
     pub(super) fn count<R: Record>(&self, filter: Filter) -> Result<u64, StoreError> {
         Work::count::<R>(&mut *self.lock(), &filter)
     }
@@ -79,14 +87,18 @@ fn to_row<R: Clone>((seq, versioned): (&u64, &Versioned<R>)) -> Row<R> {
 }
 
 fn fits<R: Record>(record: &R, filter: &Filter) -> bool {
-    if filter.equal.is_empty() && filter.at_most.is_none() {
+    if filter.equal.is_empty() && filter.among.is_none() && filter.at_most.is_none() {
         return true;
     }
     let columns = record.columns();
     let equal = filter.equal.iter().all(|(name, wanted)| {
         columns.iter().any(|(column, value)| column == name && *value == Column::Text(Some(wanted.as_str())))
     });
-    equal && filter.at_most.is_none_or(|(name, bound)| time_of(record, name).is_some_and(|at| at <= bound))
+    let among = filter.among.as_ref().is_none_or(|(name, any)| {
+        let mut columns = columns.iter();
+        columns.any(|(column, value)| column == name && any.iter().any(|one| *value == Column::Text(Some(one))))
+    });
+    equal && among && filter.at_most.is_none_or(|(name, bound)| time_of(record, name).is_some_and(|at| at <= bound))
 }
 
 fn time_of<R: Record>(record: &R, name: &str) -> Option<i64> {

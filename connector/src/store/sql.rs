@@ -1,9 +1,13 @@
-//! The store in SQLite: one file in the data directory, one writer thread, a few readers.
+//! The store in SQLite: one file in the data directory, one writer thread, one for reading what may be much.
 //!
 //! The writer takes every batch that waits, applies all of them in one transaction, each inside
 //! its own savepoint, and answers them after one sync to disk: a batch that fails is rolled back
 //! alone, and under load many share the cost of the sync. Records are JSON in a column, beside
 //! the columns that they are searched by.
+//!
+//! What a step of a process needs to know is one row or a few, found by an index: some tens of
+//! microseconds, less than handing the question to a thread and the answer back. Such questions
+//! are answered where they are asked, on a connection of their own.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -15,6 +19,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params_from_iter};
 use tokio::sync::oneshot;
@@ -28,8 +33,8 @@ pub const LOCK_FILE: &str = "kontor.lock";
 
 /// Most batches that share one transaction: bounds how long the first of them waits.
 const GROUP_MAX: usize = 256;
-/// Reading connections, each with its thread.
-const READERS: usize = 2;
+/// Most rows of a question that is answered where it is asked.
+const GLANCE_ROWS_MAX: usize = 32;
 /// Page cache per connection, in KiB.
 const CACHE_KIB: u32 = 2048;
 /// Prepared statements kept per connection.
@@ -51,7 +56,9 @@ struct Inner {
     path: PathBuf,
     // Taken when dropped, which ends the threads.
     writer: Option<Sender<Job>>,
-    readers: Option<Sender<Question>>,
+    reader: Option<Sender<Question>>,
+    // Never held over anything that waits.
+    glance: Option<Mutex<Connection>>,
     // The writer's first.
     threads: Vec<JoinHandle<()>>,
     // Held until the threads are gone.
@@ -60,9 +67,10 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Readers first: only the writer can fold the write-ahead log into the database, and
+        // Those that read first: only the writer can fold the write-ahead log into the database, and
         // SQLite does so when the last connection closes.
-        self.readers = None;
+        self.glance = None;
+        self.reader = None;
         let writer = if self.threads.is_empty() { None } else { Some(self.threads.remove(0)) };
         for thread in self.threads.drain(..) {
             // A thread that panicked has nothing more to close.
@@ -108,11 +116,10 @@ impl SqlStore {
 
         let mut connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         migrate(&mut connection, &path)?;
-        let readers = (0..READERS)
-            .map(|_| connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY))
-            .collect::<Result<Vec<_>, StoreError>>()?;
+        let reader = connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let glance = Some(Mutex::new(connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?));
 
-        let mut threads = Vec::with_capacity(READERS + 1);
+        let mut threads = Vec::with_capacity(2);
         let mut spawn =
             |name: String, work: Box<dyn FnOnce() + Send>| match thread::Builder::new().name(name).spawn(work) {
                 Ok(handle) => {
@@ -124,12 +131,8 @@ impl SqlStore {
         let (jobs, queue) = channel();
         spawn("store-writer".to_owned(), Box::new(move || write(&connection, &queue)))?;
         let (questions, queue) = channel::<Question>();
-        let queue = Arc::new(Mutex::new(queue));
-        for (number, connection) in readers.into_iter().enumerate() {
-            let queue = Arc::clone(&queue);
-            spawn(format!("store-reader-{number}"), Box::new(move || read(&connection, &queue)))?;
-        }
-        let inner = Inner { path, writer: Some(jobs), readers: Some(questions), threads, _lock: lock };
+        spawn("store-reader".to_owned(), Box::new(move || read(&reader, &queue)))?;
+        let inner = Inner { path, writer: Some(jobs), reader: Some(questions), glance, threads, _lock: lock };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -169,14 +172,31 @@ impl SqlStore {
             // Nobody waits any more: nothing to do.
             let _ = answer.send(question(connection));
         });
-        let sent = self.inner.readers.as_ref().map(|readers| readers.send(question));
+        let sent = self.inner.reader.as_ref().map(|reader| reader.send(question));
         let Some(Ok(())) = sent else { return Err(stopped()) };
         result.await.unwrap_or_else(|_| Err(stopped()))
     }
 
+    /// A question whose answer is a row or a few, found by an index.
+    fn glance<T>(&self, question: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let connection = self.inner.glance.as_ref().ok_or_else(stopped)?;
+        question(&connection.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    #[expect(clippy::unused_async, reason = "one face for what is glanced at and what is handed to a thread")]
     pub(super) async fn get<R: Record>(&self, id: &str) -> Result<Option<Versioned<R>>, StoreError> {
-        let id = id.to_owned();
-        self.ask(move |connection| get(connection, &id)).await
+        self.glance(|connection| get(connection, id))
+    }
+
+    /// All rows that fit, oldest first, where there are seldom more than a few.
+    pub(super) async fn few<R: Record>(&self, filter: Filter) -> Result<Vec<Row<R>>, StoreError> {
+        let rows = self.glance(|connection| select(connection, &filter, "ORDER BY seq", GLANCE_ROWS_MAX + 1))?;
+        if rows.len() <= GLANCE_ROWS_MAX { Ok(rows) } else { self.oldest(filter, usize::MAX).await }
+    }
+
+    #[expect(clippy::unused_async, reason = "one face for what is glanced at and what is handed to a thread")]
+    pub(super) async fn first<R: Record>(&self, filter: Filter) -> Result<Option<Row<R>>, StoreError> {
+        Ok(self.glance(|connection| select(connection, &filter, "ORDER BY seq", 1))?.pop())
     }
 
     pub(super) async fn newest<R: Record>(
@@ -206,17 +226,18 @@ impl SqlStore {
         .await
     }
 
+    #[expect(clippy::unused_async, reason = "one face for what is glanced at and what is handed to a thread")]
     pub(super) async fn count<R: Record>(&self, filter: Filter) -> Result<u64, StoreError> {
-        self.ask(move |connection| count::<R>(connection, &filter)).await
+        self.glance(|connection| count::<R>(connection, &filter))
     }
 
+    #[expect(clippy::unused_async, reason = "one face for what is glanced at and what is handed to a thread")]
     pub(super) async fn least<R: Record>(&self, column: &'static str) -> Result<Option<i64>, StoreError> {
-        self.ask(move |connection| {
+        self.glance(|connection| {
             let sql = format!("SELECT min({column}) FROM {}", R::TABLE);
             let mut statement = connection.prepare_cached(&sql).map_err(fault)?;
             statement.query_row([], |row| row.get(0)).map_err(fault)
         })
-        .await
     }
 }
 
@@ -268,6 +289,8 @@ fn connect(path: &Path, mode: OpenFlags) -> Result<Connection, StoreError> {
          PRAGMA cache_size = -{CACHE_KIB}; PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY;"
     );
     connection.execute_batch(&settings).map_err(fault)?;
+    // A plan that looks at bound values is made anew whenever they change, which is every time.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(fault)?;
     Ok(connection)
 }
 
@@ -468,14 +491,9 @@ fn put<R: Record>(connection: &Connection, record: &R, expect: Expect, now: Time
 
 // ── reading ──
 
-fn read(connection: &Connection, queue: &Mutex<Receiver<Question>>) {
-    loop {
-        // The guard is dropped at the end of the statement: only the waiting is done in turns.
-        let question = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        match question {
-            Ok(question) => question(connection),
-            Err(_) => return,
-        }
+fn read(connection: &Connection, queue: &Receiver<Question>) {
+    while let Ok(question) = queue.recv() {
+        question(connection);
     }
 }
 
@@ -491,6 +509,11 @@ fn conditions(filter: &Filter) -> (String, Vec<Value>) {
     for (column, value) in &filter.equal {
         values.push(Value::Text(value.clone()));
         sql.push_str(&format!(" AND {column} = ?{}", values.len()));
+    }
+    if let Some((column, any)) = &filter.among {
+        let places: Vec<String> = (1..=any.len()).map(|place| format!("?{}", values.len() + place)).collect();
+        sql.push_str(&format!(" AND {column} IN ({})", places.join(", ")));
+        values.extend(any.iter().map(|value| Value::Text((*value).to_owned())));
     }
     if let Some((column, bound)) = filter.at_most {
         values.push(Value::Integer(bound));
