@@ -130,6 +130,10 @@ pub struct Ask {
     /// What for. Default: `use`.
     #[arg(long, value_name = "ACTION", requires = "assignee")]
     pub action: Option<String>,
+    /// What is known, such as `spatial=urn:example:de`, with commas between several values; `consent=yes` and
+    /// `payment=yes` for duties. Repeat for several. What is not stated is not known.
+    #[arg(long = "fact", value_name = "NAME=VALUE", value_parser = pair, requires = "assignee")]
+    pub facts: Vec<(String, String)>,
 }
 
 /// How an answer is written.

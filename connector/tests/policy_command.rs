@@ -96,6 +96,22 @@ fn a_policy_is_explained_and_a_request_is_decided_with_the_reasons() {
 }
 
 #[test]
+fn a_request_is_decided_by_the_facts_that_are_stated() {
+    let policy = TWO_USES.replace(
+        r#""count", "operator": "lteq", "rightOperand": 2"#,
+        r#""spatial", "operator": "eq", "rightOperand": "urn:de""#,
+    );
+    let ask = ["explain", "-", "--assignee", "urn:example:reader"];
+    assert!(said(&ask, &policy, 1).contains("not all of it is known"));
+    assert!(said(&[&ask[..], &["--fact", "spatial=urn:de"]].concat(), &policy, 0).contains("with `spatial` urn:de?"));
+    assert!(said(&[&ask[..], &["--fact", "spatial=urn:fr"]].concat(), &policy, 1).contains("found `urn:fr`"));
+    failed(&[&ask[..], &["--fact", "mood=good"]].concat(), &policy, &["`mood`", "spatial"]);
+    let consent = r#"{ "permission": [{ "action": "use", "duty": [{ "action": "obtainConsent" }] }] }"#;
+    said(&ask, consent, 1);
+    said(&[&ask[..], &["--fact", "consent=yes"]].concat(), consent, 0);
+}
+
+#[test]
 fn every_template_is_a_policy_that_passes_the_check_where_it_is_said_to_be_enforced() {
     let list: Value = serde_json::from_str(&said(&["templates", "--format", "json"], "", 0)).unwrap();
     let people = said(&["templates"], "", 0);

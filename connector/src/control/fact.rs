@@ -568,8 +568,42 @@ fn is_duty(name: &str) -> bool {
     matches!(name, CONSENT | PAYMENT) || DutyKey::parse(name).is_ok()
 }
 
-fn of_source(wanted: FactSource, name: &str, vocabulary: &Vocabulary) -> Result<(String, Kind), Refusal> {
-    let found = match operand(name) {
+/// A fact as somebody states it for a question about a policy: the canonical name of the operand, and the value read
+/// from a text, with commas between several.
+///
+/// # Errors
+/// [`Refusal`] where no policy asks for the name, or the value is none.
+pub fn stated(name: &str, text: &str, vocabulary: &Vocabulary) -> Result<(String, FactValue), Refusal> {
+    let collection = matches!(name, ASSIGNEE_COLLECTIONS | TARGET_COLLECTIONS);
+    let found = if collection { Some((name.to_owned(), None, Some(Kind::Names))) } else { kind_of(name, vocabulary) };
+    let Some((name, _, Some(kind))) = found else {
+        let known = OPERANDS.iter().filter(|spec| spec.source.is_some()).map(|spec| spec.name);
+        let all: Vec<&str> = known.chain(vocabulary.operands.keys().map(String::as_str)).collect();
+        return Err(malformed(format!("no policy asks for the fact `{name}`"))
+            .at("fact")
+            .cure(format!("one of {}, {CONSENT}, {PAYMENT}", all.join(", "))));
+    };
+    let value = match kind {
+        Kind::Names => Value::from(text.split(',').map(str::trim).collect::<Vec<_>>()),
+        Kind::Level(_) | Kind::Number | Kind::Instant => Value::from(text),
+    };
+    match typed(&kind, &value) {
+        Some(value) => Ok((name, value)),
+        None => {
+            Err(malformed(format!("`{text}` is no value of the fact `{name}`")).at("fact").cure("a value of its type"))
+        }
+    }
+}
+
+/// The duties of a policy that are fulfilled by what is stated under this word, `consent` or `payment`.
+pub fn fulfilled_by(word: &str, model: &policy::Policy) -> Vec<DutyKey> {
+    let terms = duties_of(model).filter_map(|duty| duty.term.as_ref());
+    terms.filter(|term| fact_of(&term.kind) == Some(word)).map(|term| term.key.clone()).collect()
+}
+
+/// The canonical name of an operand that facts answer, who knows them, and of which kind their values are.
+fn kind_of(name: &str, vocabulary: &Vocabulary) -> Option<(String, Option<FactSource>, Option<Kind>)> {
+    match operand(name) {
         Some(spec) => {
             let kind = match spec.kind {
                 OperandKind::Names { .. } => Some(Kind::Names),
@@ -589,8 +623,11 @@ fn of_source(wanted: FactSource, name: &str, vocabulary: &Vocabulary) -> Result<
             };
             (canonical_operand(name), Some(defined.source), Some(kind))
         }),
-    };
-    match found {
+    }
+}
+
+fn of_source(wanted: FactSource, name: &str, vocabulary: &Vocabulary) -> Result<(String, Kind), Refusal> {
+    match kind_of(name, vocabulary) {
         Some((name, Some(source), Some(kind))) if source == wanted => Ok((name, kind)),
         Some((_, Some(source), _)) => Err(malformed(format!("`{name}` is known from {}", source.about()))
             .at("name")

@@ -132,6 +132,7 @@ fn question(ask: Ask) -> Result<Option<Question>> {
         at,
         agreed_at: ask.agreed_at,
         uses: ask.uses,
+        facts: ask.facts,
     }))
 }
 

@@ -2,13 +2,16 @@
 
 use jiff::Timestamp;
 use kontor_core::id::ParticipantId;
-use kontor_core::policy::{self, Capabilities, Decision, Policy, Reason, Request, World};
+use kontor_core::policy::{
+    self, Capabilities, Decision, DutyState, Policy, Reason, Request, Standing, Vocabulary, World,
+};
 use kontor_core::refusal::{Fault, Refusal};
 use serde::Serialize;
 
 use super::check::no_json;
 use super::document;
 use super::span::Spans;
+use crate::control::fact;
 
 /// What somebody would like to know of a policy.
 #[derive(Debug, Clone)]
@@ -25,6 +28,8 @@ pub struct Question {
     pub agreed_at: Option<Timestamp>,
     /// Which use it would be, from 1.
     pub uses: Option<u64>,
+    /// What is known, by name. What is not stated is not known.
+    pub facts: Vec<(String, String)>,
 }
 
 /// A policy in words.
@@ -72,11 +77,11 @@ pub fn explain(text: &str, question: Option<&Question>, capabilities: &Capabilit
     Ok(Explanation {
         reading: policy::explain(&parsed),
         refused: policy::plan(&parsed, capabilities).refused.iter().map(ToString::to_string).collect(),
-        decision: question.map(|question| decide(&parsed, question)).transpose()?,
+        decision: question.map(|question| decide(&parsed, question, &capabilities.vocabulary)).transpose()?,
     })
 }
 
-fn decide(policy: &Policy, question: &Question) -> Result<Verdict, Refusal> {
+fn decide(policy: &Policy, question: &Question, vocabulary: &Vocabulary) -> Result<Verdict, Refusal> {
     if question.uses == Some(0) {
         return Err(Refusal::new(Fault::Malformed, "policy.question", "the asked-for use is counted, so 0 is none")
             .at("uses")
@@ -85,12 +90,22 @@ fn decide(policy: &Policy, question: &Question) -> Result<Verdict, Refusal> {
     let target = question.target.clone().or_else(|| policy.target.clone());
     let request = Request { action: question.action.clone(), assignee: question.assignee.clone(), target };
     let agreed_at = question.agreed_at.or(policy.timestamp);
-    let world = World { now: question.at, agreed_at, uses: question.uses, ..World::default() };
+    let mut world = World { now: question.at, agreed_at, uses: question.uses, ..World::default() };
+    for (name, text) in &question.facts {
+        if matches!(name.as_str(), fact::CONSENT | fact::PAYMENT) {
+            for key in fact::fulfilled_by(name, policy) {
+                world.duties.insert(key, Standing { state: DutyState::Fulfilled, until: None });
+            }
+        } else {
+            let (name, value) = fact::stated(name, text, vocabulary)?;
+            world.facts.insert(&name, value);
+        }
+    }
     let Decision { allowed, valid_until, uses_max, reasons, .. } = policy::evaluate(policy, &request, &world);
-    Ok(Verdict { question: words(&request, &world), allowed, valid_until, uses_max, reasons })
+    Ok(Verdict { question: words(&request, &world, &question.facts), allowed, valid_until, uses_max, reasons })
 }
 
-fn words(request: &Request, world: &World) -> String {
+fn words(request: &Request, world: &World, facts: &[(String, String)]) -> String {
     let what = request.target.as_ref().map_or_else(|| "the data".to_owned(), |target| format!("`{target}`"));
     let mut words = format!("may `{}` {} {what} at {}", request.assignee, request.action, world.now);
     if let Some(agreed) = world.agreed_at {
@@ -98,6 +113,9 @@ fn words(request: &Request, world: &World) -> String {
     }
     if let Some(uses) = world.uses {
         words.push_str(&format!(", as use {uses}"));
+    }
+    for (name, value) in facts {
+        words.push_str(&format!(", with `{name}` {value}"));
     }
     words.push('?');
     words
@@ -158,6 +176,7 @@ mod tests {
             at: at.parse().unwrap(),
             agreed_at: None,
             uses: Some(uses),
+            facts: Vec::new(),
         }
     }
 

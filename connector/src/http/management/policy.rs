@@ -51,6 +51,8 @@ struct Ask {
     at: Option<Timestamp>,
     agreed_at: Option<Timestamp>,
     uses: Option<u64>,
+    /// `name=value`, with semicolons between several.
+    facts: Option<String>,
 }
 
 async fn explained(
@@ -70,7 +72,8 @@ fn question(ask: Ask) -> Result<Option<Question>, Failure> {
             && ask.target.is_none()
             && ask.at.is_none()
             && ask.agreed_at.is_none()
-            && ask.uses.is_none();
+            && ask.uses.is_none()
+            && ask.facts.is_none();
         return match alone {
             true => Ok(None),
             false => Err(Refusal::new(Fault::Malformed, "query", "the request says not who asks")
@@ -86,7 +89,21 @@ fn question(ask: Ask) -> Result<Option<Question>, Failure> {
         at: ask.at.unwrap_or_else(Timestamp::now),
         agreed_at: ask.agreed_at,
         uses: ask.uses,
+        facts: facts(ask.facts.as_deref().unwrap_or_default())?,
     }))
+}
+
+fn facts(text: &str) -> Result<Vec<(String, String)>, Refusal> {
+    let pairs = text.split(';').map(str::trim).filter(|pair| !pair.is_empty());
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=').filter(|(name, _)| !name.is_empty())?;
+        Some((name.to_owned(), value.to_owned()))
+    };
+    pairs.map(pair).collect::<Option<_>>().ok_or_else(|| {
+        Refusal::new(Fault::Malformed, "query", format!("`{text}` states no facts"))
+            .at("facts")
+            .cure("`spatial=urn:example:de;purpose=urn:example:research`")
+    })
 }
 
 fn text(body: Result<Bytes, BytesRejection>) -> Result<String, Refusal> {
