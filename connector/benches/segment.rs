@@ -52,6 +52,7 @@ fn permit(valid_until: Option<Timestamp>) -> Result<Permit> {
         source: SourceSpec::File { path: "file".to_owned() },
         media_type: String::new(),
         valid_until,
+        goes_on: false,
         terms: StreamTerms::default(),
         pseudonyms: None,
     });

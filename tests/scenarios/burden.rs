@@ -1,6 +1,7 @@
 //! Burdens of a permission, borne in the stream: fields, quantity, delay.
 
-use kontor_tests::{DataSpace, Reply, terms};
+use kontor_tests::participant::eventually;
+use kontor_tests::{DataSpace, Options, Reply, terms};
 use serde_json::{Value, json};
 
 use crate::transfer::{agreed, drain, granted, read_until};
@@ -131,4 +132,40 @@ async fn no_more_bytes_come_at_once_than_the_rate_lets() {
     // However long it took: the burst, and what a day's rate brings in that time.
     let most = 500 + 500 * u64::try_from(seconds("ended") - seconds("started") + 1).unwrap() / 86_400 + 1;
     assert!(broken && came + rest <= most, "{came} and {rest} of {most}");
+}
+
+#[tokio::test]
+async fn when_the_permission_without_burdens_ends_the_burdens_of_the_other_hold_for_the_same_token() {
+    let space = DataSpace::new();
+    let log = Options { extra: "[policy]\nlog = \"usage.log\"\n".to_owned(), ..Options::default() };
+    let provider = space.participant_with("provider", &log);
+    let turn = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(6)).unwrap();
+    let until = json!({ "leftOperand": "dateTime", "operator": "lt", "rightOperand": turn.to_string() });
+    let fields = json!({ "leftOperand": "idsc:PATH", "operator": "isAnyOf", "rightOperand": ["$.id"] });
+    let policy = json!({ "permission": [
+        { "action": "use", "constraint": [until] },
+        { "action": "use", "constraint": [fields], "duty": [{ "action": "idsc:LOG" }] },
+    ] });
+    let file = provider.write("ships.csv", b"id,name\n7,Adler\n");
+    let dataset = provider.add_dataset("ships", &file).await;
+    provider.add_offer("ships", &dataset, &policy).await;
+    let consumer = space.fake("reader", |seen| Reply::ack(seen, &terms::urn())).await;
+    let agreement = agreed(&provider, &consumer, &dataset).await;
+    let granted = granted(&provider, &consumer, &agreement).await;
+    let fetch = async || {
+        let (status, body) = consumer.fetch(&provider, &granted.endpoint, &granted.token).await;
+        (status, String::from_utf8_lossy(&body).into_owned())
+    };
+    assert_eq!(fetch().await, (200, "id,name\n7,Adler\n".to_owned()));
+    assert!(jiff::Timestamp::now() < turn, "the machine is too slow for this story");
+    assert!(!space.path().join("provider/usage.log").exists(), "nothing was to be logged so far");
+    let later = eventually(|| async {
+        let (asked, (status, body)) = (jiff::Timestamp::now(), fetch().await);
+        assert!(asked < turn || status != 200 || !body.contains("Adler"), "{body}");
+        (asked >= turn && status == 200).then_some(body)
+    })
+    .await;
+    assert_eq!(later.as_deref(), Some("id\n7\n"));
+    let logged = std::fs::read_to_string(space.path().join("provider/usage.log")).unwrap();
+    assert!(logged.contains("use.begins"), "{logged}");
 }

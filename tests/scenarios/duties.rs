@@ -241,14 +241,23 @@ async fn a_notice_that_is_never_taken_forbids_further_uses_until_it_was_given_by
     let key = given_up["key"].as_str().unwrap();
     let done = json!({ "value": true, "note": "by telephone" });
     provider.call(reqwest::Method::PUT, &format!("/agreements/{agreement}/facts/{key}"), Some(&done)).await.ok();
-    trustee.set_down(false);
+    // Tried once more it is given up once more: what was done before that is no excuse.
     let (status, _) = consumer.fetch(&provider, &granted.endpoint, &granted.token).await;
     assert_eq!(status, 200);
+    let twice = eventually(|| async {
+        let violated = provider.get("/duties?state=violated").await.ok();
+        (violated["items"].as_array().unwrap().len() == 2).then_some(())
+    });
+    assert!(twice.await.is_some());
+    assert_eq!(consumer.fetch(&provider, &granted.endpoint, &granted.token).await.0, 403);
+    provider.call(reqwest::Method::PUT, &format!("/agreements/{agreement}/facts/{key}"), Some(&done)).await.ok();
+    trustee.set_down(false);
+    assert_eq!(consumer.fetch(&provider, &granted.endpoint, &granted.token).await.0, 200);
 }
 
 async fn deleted(consumer: &Participant, transfer: &str) -> Value {
     let found = eventually(|| async {
-        let received = consumer.get(&format!("/received/{transfer}")).await.ok();
+        let received = consumer.get(&format!("/received/{transfer}")).await.body;
         (received["state"]["name"] == "deleted").then_some(received)
     })
     .await;
@@ -404,4 +413,40 @@ async fn data_that_must_be_encrypted_at_its_source_leaves_while_it_is_said_to_be
     crate::transfer::arrived(&consumer, 1024 * 1024).await;
     label(&provider, "stream", json!({})).await;
     both_ended(&provider, &consumer, &crate::transfer::Running { agreement, here, there }, "ARTIFACT_STATE").await;
+}
+
+#[tokio::test]
+async fn an_obligation_of_the_policy_is_borne_by_every_use() {
+    let space = DataSpace::new();
+    let (provider, consumer) = space.pair();
+    let obliged = json!({ "permission": [{ "action": "use" }], "obligation": [{ "action": "obtainConsent" }] });
+    let dataset = provider.publish("fairs", &obliged).await;
+    let agreement = consumer.agree(&provider, &dataset).await;
+    let early = consumer.transfer(&agreement, Some("early.csv")).await;
+    let refused = consumer.wait_transfer(&early, "TERMINATED").await;
+    assert!(refused["why"]["reason"].to_string().contains("obtainConsent"), "{refused:#}");
+    provider.call(reqwest::Method::PUT, &format!("/agreements/{agreement}/facts/consent"), Some(&json!({}))).await.ok();
+    let here = consumer.transfer(&agreement, Some("fairs.csv")).await;
+    consumer.wait_transfer(&here, "COMPLETED").await;
+
+    let mut deleting = delete_within("PT0S");
+    deleting["obligation"] = deleting["permission"][0].as_object_mut().unwrap().remove("duty").unwrap();
+    let dataset = provider.publish("passing", &deleting).await;
+    let agreement = consumer.agree(&provider, &dataset).await;
+    let here = consumer.transfer(&agreement, Some("passing.csv")).await;
+    deleted(&consumer, &here).await;
+    assert!(!consumer.received().join("passing.csv").exists());
+}
+
+#[tokio::test]
+async fn what_only_the_provider_knows_does_not_keep_a_consumer_from_its_duties() {
+    let space = DataSpace::new();
+    let (provider, consumer) = space.pair();
+    let mut policy = delete_within("PT0S");
+    policy["permission"][0]["constraint"] =
+        json!([{ "leftOperand": "idsc:CONNECTOR", "operator": "eq", "rightOperand": "urn:story:consumer" }]);
+    let dataset = provider.publish("fairs", &policy).await;
+    let agreement = consumer.agree(&provider, &dataset).await;
+    let here = consumer.transfer(&agreement, Some("fairs.csv")).await;
+    deleted(&consumer, &here).await;
 }

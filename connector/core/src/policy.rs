@@ -48,7 +48,7 @@ pub use evaluate::{REASONS_MAX, could_allow, evaluate, first_allowed};
 pub use fact::{ASSIGNEE_COLLECTIONS, Fact, FactSource, FactValue, Facts, TARGET_COLLECTIONS};
 pub use inherit::{INHERITANCE_MAX, PARENTS_MAX, inherit};
 pub use literal::{DURATION_YEARS_MAX, Duration};
-pub use model::Policy;
+pub use model::{Policy, Rule, RuleKind};
 pub use normalise::{same_terms, same_terms_with, terms_digest};
 pub use operand::{
     DefinedKind, OPERANDS, OperandDefinition, OperandKind, OperandSpec, Taxonomy, Vocabulary, VocabularyProblem,

@@ -47,6 +47,7 @@ pub async fn run(control: Arc<Control>) {
                         control.clear_wake(&process).await;
                     }
                     control.send(advanced.outgoing);
+                    control.on_new_terms(&advanced.value).await;
                 }
                 Err(error) => {
                     tracing::warn!(transfer.id = %process, %error, "a wake-up was refused");

@@ -312,14 +312,20 @@ impl Control {
     /// # Errors
     /// [`ControlError::Refused`] when the policy says no, or the log cannot be written.
     pub(crate) async fn receive(&self, transfer: &Transfer, sink: &SinkSpec) -> Result<Receipt, ControlError> {
-        if let Some(known) = self.parts.store.received(&transfer.id).await? {
-            return Ok(match known.state {
-                ReceivedState::Receiving | ReceivedState::Kept { .. } => Receipt::Expected,
-                ReceivedState::Deleted { .. } => Receipt::Deleted,
-            });
+        let known = self.parts.store.received(&transfer.id).await?;
+        match known.as_ref().map(|known| &known.state) {
+            Some(ReceivedState::Kept { .. }) => return Ok(Receipt::Expected),
+            Some(ReceivedState::Deleted { .. }) => return Ok(Receipt::Deleted),
+            Some(ReceivedState::Receiving) | None => {}
         }
         let now = self.now();
-        let Decided { record, decision } = self.decision(transfer, None, now).await??;
+        let Decided { record, decision, .. } = self.decision(transfer, None, now).await??;
+        let before = known.as_ref().map(|known| known.duties.clone()).unwrap_or_default();
+        let fresh: Vec<DueDuty> =
+            decision.duties.into_iter().filter(|duty| before.iter().all(|known| known.key != duty.key)).collect();
+        if known.is_some() && fresh.is_empty() {
+            return Ok(Receipt::Expected);
+        }
         let (root, sink, id) = (self.parts.sink_root.clone(), sink.clone(), transfer.id.clone());
         let path = tokio::task::spawn_blocking(move || puller::place(&root, &sink, &id)).await;
         let path = path
@@ -333,13 +339,15 @@ impl Control {
             at: now,
             detail: json!({ "sink": path }),
         };
-        self.log_before(&decision.duties, &begins).await?;
+        self.log_before(&fresh, &begins).await?;
+        // What once came with a use stays with what it brought.
+        let duties = before.into_iter().chain(fresh).collect();
         let received = ReceivedRecord {
             transfer: transfer.id.clone(),
             agreement: record.agreement.id,
             counterparty: record.counterparty,
             path: path.display().to_string(),
-            duties: decision.duties,
+            duties,
             state: ReceivedState::Receiving,
         };
         self.parts.store.commit(Batch { now, received: Some(received), ..Batch::default() }).await?;

@@ -12,8 +12,8 @@ use kontor_core::id::{AgreementId, DatasetId, ParticipantId, ProcessId};
 use kontor_core::negotiation::Role;
 use kontor_core::policy::operand::{canonical_name, canonical_operand, operand};
 use kontor_core::policy::{
-    self, ASSIGNEE_COLLECTIONS, Decision, DefinedKind, DutyKey, DutyKind, DutyState, DutyStates, FactSource, FactValue,
-    Facts, OPERANDS, OperandKind, Standing, TARGET_COLLECTIONS, Vocabulary, World,
+    self, ASSIGNEE_COLLECTIONS, Decision, DefinedKind, DueDuty, DutyKey, DutyKind, DutyState, DutyStates, FactSource,
+    FactValue, Facts, OPERANDS, OperandKind, Rule, RuleKind, Standing, TARGET_COLLECTIONS, Vocabulary, World,
 };
 use kontor_core::refusal::{Fault, Refusal};
 use kontor_core::transfer::{Input, Transfer};
@@ -213,20 +213,35 @@ impl Control {
         match self.advance_transfer(id, Input::Due, None, None).await {
             Ok(advanced) => {
                 self.send(advanced.outgoing);
-                // The permission may now end later than the grant says.
-                let transfer = advanced.value;
-                if transfer.role == Role::Provider
-                    && transfer.may_flow()
-                    && let Err(error) = self.open_grant(&transfer, None).await
-                {
-                    tracing::error!(transfer.id = %id, %error, "the grant could not be opened again");
-                }
+                self.on_new_terms(&advanced.value).await;
             }
             Err(error) => {
                 tracing::error!(transfer.id = %id, %error, "the policy could not be decided again: the flow is stopped");
                 let words = "the facts changed and the policy could not be decided again";
                 self.parts.grants.stop(id, crate::data::gate::StopKind::Suspended, words);
             }
+        }
+    }
+
+    /// The permission of a transfer may end at another time by now, or hold on other terms.
+    pub(crate) async fn on_new_terms(&self, transfer: &Transfer) {
+        if !transfer.may_flow() {
+            return;
+        }
+        let told = match transfer.role {
+            Role::Provider => self.open_grant(transfer, None).await,
+            // What is being received may oblige us to more than what was asked for did.
+            Role::Consumer => match self.parts.store.transfer_detail(&transfer.id).await {
+                Ok(Some(detail)) if detail.auto_start => match &detail.sink {
+                    Some(sink) => self.receive(transfer, sink).await.map(drop),
+                    None => Ok(()),
+                },
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.into()),
+            },
+        };
+        if let Err(error) = told {
+            tracing::error!(transfer.id = %transfer.id, %error, "the new terms of a transfer were not taken up");
         }
     }
 
@@ -255,7 +270,7 @@ impl Control {
         binding: Option<&TokenBinding>,
         now: Timestamp,
         uses: u64,
-    ) -> Result<Result<Decision, Refusal>, ControlError> {
+    ) -> Result<Result<(Decision, bool), Refusal>, ControlError> {
         let agreement = &record.agreement;
         let model = match self.enforceable(&agreement.policy, record.role) {
             Ok(model) => model,
@@ -267,13 +282,8 @@ impl Control {
             target: Some(agreement.target.to_string()),
         };
         let known = self.known_of(record, transfer, binding, uses).await?;
-        let ask = |at: Timestamp| {
-            // Which duties a use waits for is known once it was asked without them.
-            let mut world = known.world(at);
-            let first = policy::evaluate(&model, &request, &world);
-            world.duties = known.duties(&first, at);
-            if world.duties.is_empty() { first } else { policy::evaluate(&model, &request, &world) }
-        };
+        let world = |at: Timestamp| World { duties: known.duties(&model, at), ..known.world(at) };
+        let ask = |at: Timestamp| policy::evaluate(&model, &request, &world(at));
         let mut decision = ask(now);
         self.interests().insert(
             transfer.id.clone(),
@@ -286,23 +296,30 @@ impl Control {
         );
         if !decision.allowed && known.role == Role::Consumer && known.leaves_open(&decision, now) {
             // What the provider knows and we do not is the provider's to decide, and it decides before a byte leaves.
-            // With duties of ours at stake we must know which permission it is, and do not go on.
-            let free = model.rules.iter().all(|rule| rule.duties.is_empty());
-            if free && policy::could_allow(&model, &request, &known.world(now)) {
-                return Ok(Ok(Decision { allowed: true, valid_until: None, uses_max: None, ..decision }));
+            // Where duties of ours are at stake we must know which permission it is: it is the only one.
+            let world = world(now);
+            let permissions = model.rules.iter().filter(|rule| rule.kind == RuleKind::Permission).count();
+            let burdened = duties_of(&model).next().is_some();
+            if (permissions == 1 || !burdened) && policy::could_allow(&model, &request, &world) {
+                let duties = all_due(&model, &world.duties);
+                let allowed = Decision { allowed: true, valid_until: None, uses_max: None, duties, ..decision };
+                return Ok(Ok((allowed, false)));
             }
         }
         if decision.allowed {
-            // The end of one fact is the end of the permission only where nothing else carries it.
+            // The end of one fact is the end of the permission only where nothing else carries it, on the same terms.
             for _ in 0..TURNS_MAX {
                 let Some(until) = decision.valid_until else { break };
                 let then = ask(until);
                 if !then.allowed {
                     break;
                 }
+                if then.terms != decision.terms || keys(&then) != keys(&decision) {
+                    return Ok(Ok((decision, true)));
+                }
                 decision.valid_until = then.valid_until;
             }
-            return Ok(Ok(decision));
+            return Ok(Ok((decision, false)));
         }
         let why: Vec<String> =
             decision.reasons.iter().map(|reason| format!("{}: {}", reason.path, reason.message)).collect();
@@ -349,9 +366,7 @@ impl Control {
             Role::Provider => store.dataset(&agreement.target).await?.map(|dataset| dataset.value),
             Role::Consumer => None,
         };
-        let violated =
-            DutyFilter { state: Some("violated"), agreement: Some(agreement.id.clone()), ..DutyFilter::default() };
-        let violated = store.duties(&violated, &Page::largest()).await?;
+        let violated = self.violations(&agreement.id).await?;
         Ok(Known {
             role: record.role,
             agreed_at: agreement.agreed_at,
@@ -365,14 +380,30 @@ impl Control {
             dataset,
             purpose: transfer.purpose.clone(),
             connector: binding.map(|binding| connector_names(&agreement.assignee, binding)),
-            violated: violated
-                .items
-                .into_iter()
-                .filter(|duty| matches!(duty.value.state, DutyProgress::Violated { .. }))
-                .map(|duty| duty.value.key)
-                .collect(),
+            violated,
             vocabulary: self.parts.capabilities.vocabulary.clone(),
         })
+    }
+
+    /// The duties of an agreement that were not done and given up, each with the time of the latest.
+    async fn violations(&self, agreement: &AgreementId) -> Result<BTreeMap<String, Timestamp>, ControlError> {
+        let filter =
+            DutyFilter { state: Some("violated"), agreement: Some(agreement.clone()), ..DutyFilter::default() };
+        let mut latest: BTreeMap<String, Timestamp> = BTreeMap::new();
+        let mut page = Page::largest();
+        loop {
+            let listing = self.parts.store.duties(&filter, &page).await?;
+            for duty in listing.items.into_iter().map(|item| item.value) {
+                if let DutyProgress::Violated { at, .. } = duty.state {
+                    let known = latest.entry(duty.key).or_insert(at);
+                    *known = at.max(*known);
+                }
+            }
+            match listing.next {
+                Some(next) => page.after = Some(next),
+                None => return Ok(latest),
+            }
+        }
     }
 
     pub(crate) fn interests(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<ProcessId, Interest>> {
@@ -403,7 +434,7 @@ struct Known {
     dataset: Option<DatasetRecord>,
     purpose: Vec<String>,
     connector: Option<Vec<String>>,
-    violated: BTreeSet<String>,
+    violated: BTreeMap<String, Timestamp>,
     vocabulary: Vocabulary,
 }
 
@@ -466,15 +497,23 @@ impl Known {
         })
     }
 
-    /// How far the duties of a decision are, by the agreement's register.
-    fn duties(&self, decision: &Decision, now: Timestamp) -> DutyStates {
+    /// How far the duties of a policy are, their consequences included, by the agreement's register.
+    fn duties(&self, model: &policy::Policy, now: Timestamp) -> DutyStates {
         let mut states = DutyStates::default();
-        let alike = |wanted: &str| decision.duties.iter().filter(|duty| fact_of(&duty.kind) == Some(wanted)).count();
-        for duty in &decision.duties {
+        let terms = || duties_of(model).filter_map(|duty| duty.term.as_ref());
+        let alike = |wanted: &str| -> usize {
+            terms()
+                .filter(|term| fact_of(&term.kind) == Some(wanted))
+                .map(|term| &term.key)
+                .collect::<BTreeSet<_>>()
+                .len()
+        };
+        for duty in terms() {
             let by_key = self.register.iter().find(|fact| fact.name == duty.key.as_str());
-            if self.violated.contains(duty.key.as_str()) {
-                // What we gave up and the operator did by other means is done, late.
-                let done = by_key.is_some_and(|fact| fact.holds_at(now) && fact.value == Value::Bool(true));
+            if let Some(given_up) = self.violated.get(duty.key.as_str()) {
+                // What we gave up and the operator did by other means, after that, is done, late.
+                let since = |fact: &&FactRecord| fact.since >= *given_up && fact.holds_at(now);
+                let done = by_key.filter(since).is_some_and(|fact| fact.value == Value::Bool(true));
                 let state = if done { DutyState::Late } else { DutyState::Violated };
                 states.insert(duty.key.clone(), Standing { state, until: None });
                 continue;
@@ -495,6 +534,44 @@ impl Known {
         }
         states
     }
+}
+
+/// Every duty, obligation and remedy of a policy, with their consequences.
+fn duties_of(model: &policy::Policy) -> impl Iterator<Item = &Rule> {
+    let mut all: Vec<&Rule> = Vec::new();
+    for rule in &model.rules {
+        match rule.kind {
+            RuleKind::Obligation => all.push(rule),
+            _ => all.extend(&rule.duties),
+        }
+    }
+    let mut at = 0;
+    while let Some(duty) = all.get(at).copied() {
+        all.extend(&duty.duties);
+        at += 1;
+    }
+    all.into_iter()
+}
+
+/// The duties of a policy's only permission, and its obligations, as they stand.
+fn all_due(model: &policy::Policy, states: &DutyStates) -> Vec<DueDuty> {
+    let first = model.rules.iter().flat_map(|rule| match rule.kind {
+        RuleKind::Permission => rule.duties.iter().collect(),
+        RuleKind::Obligation => vec![rule],
+        RuleKind::Prohibition | RuleKind::Duty | RuleKind::Remedy | RuleKind::Consequence => Vec::new(),
+    });
+    let due = |duty: &Rule| {
+        let term = duty.term.as_ref()?;
+        let state = states.get(&term.key).map_or(DutyState::Pending, |standing| standing.state);
+        let (path, key, kind, when) = (duty.path.clone(), term.key.clone(), term.kind.clone(), term.when);
+        Some(DueDuty { path, key, kind, when, state })
+    };
+    first.filter_map(due).collect()
+}
+
+/// Which duties come with a decision.
+fn keys(decision: &Decision) -> BTreeSet<&DutyKey> {
+    decision.duties.iter().map(|duty| &duty.key).collect()
 }
 
 fn insert_all(facts: &mut Facts, source: FactSource, records: &[FactRecord], now: Timestamp, vocabulary: &Vocabulary) {
@@ -877,7 +954,7 @@ mod tests {
             dataset: None,
             purpose: Vec::new(),
             connector: None,
-            violated: BTreeSet::new(),
+            violated: BTreeMap::new(),
             vocabulary: Vocabulary::default(),
         }
     }

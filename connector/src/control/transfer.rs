@@ -15,7 +15,7 @@ use kontor_vocab::iri::FORMAT_HTTP_PULL;
 use kontor_wire::token::{random_token, token_digest};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use url::Url;
 
 use super::Control;
@@ -29,7 +29,8 @@ use crate::data::gate::{GrantSpec, StopKind};
 use crate::data::puller::{self, PullJob, PullResult};
 use crate::data::stage::PseudonymKey;
 use crate::model::{
-    AgreementRecord, AgreementState, AuditRecord, DutyRecord, FlowReport, SinkSpec, TokenBinding, TransferDetail,
+    AgreementRecord, AgreementState, AuditRecord, DutyRecord, FlowReport, ReceivedState, SinkSpec, TokenBinding,
+    TransferDetail,
 };
 use crate::store::{Batch, Page, StoreError, TakeUse, TransferFilter};
 
@@ -52,6 +53,8 @@ pub struct Opening {
 pub(super) struct Decided {
     pub(super) record: AgreementRecord,
     pub(super) decision: policy::Decision,
+    /// Whether it is still a yes from its `valid_until` on, under other terms or with other duties.
+    pub(super) goes_on: bool,
 }
 
 /// Which message an endpoint takes, as its path says.
@@ -432,7 +435,7 @@ impl Control {
         };
         let binding = detail.or(stored.as_ref()).and_then(|detail| detail.binding.as_ref());
         let decision = self.decide(&record, transfer, binding, now, uses).await?;
-        Ok(decision.map(|decision| Decided { record, decision }))
+        Ok(decision.map(|(decision, goes_on)| Decided { record, decision, goes_on }))
     }
 
     /// What the data plane is told after a commit: grants follow the state.
@@ -465,7 +468,7 @@ impl Control {
                     && let Some(sink) = detail.sink
                 {
                     let (root, id) = (self.parts.sink_root.clone(), transfer.id.clone());
-                    if transfer.state.name() == StateName::Terminated {
+                    if transfer.state.name() == StateName::Terminated || self.is_receiving(&transfer.id).await {
                         self.received_all_the_same(transfer, &sink).await;
                         puller::discard_parts(&root, &sink, &id);
                     } else {
@@ -499,10 +502,10 @@ impl Control {
             self.check_next_policy(&dataset.source, &agreement.value.agreement.policy).await?;
         }
         let now = self.now();
-        let (valid_until, terms) = match self.decision(transfer, Some(&detail), now).await? {
-            Ok(Decided { decision, .. }) => (decision.valid_until, decision.terms),
+        let (valid_until, goes_on, terms) = match self.decision(transfer, Some(&detail), now).await? {
+            Ok(Decided { decision, goes_on, .. }) => (decision.valid_until, goes_on, decision.terms),
             // Open for nothing: the holder of the token is told why.
-            Err(_) => (Some(now), policy::StreamTerms::default()),
+            Err(_) => (Some(now), false, policy::StreamTerms::default()),
         };
         let secret = &self.parts.pseudonym_secret;
         self.parts.grants.open(GrantSpec {
@@ -514,6 +517,7 @@ impl Control {
             source: dataset.source,
             media_type: dataset.media_type,
             valid_until,
+            goes_on,
             terms,
             pseudonyms: Some(PseudonymKey::derive(secret.expose_secret().as_bytes(), &transfer.agreement)),
         });
@@ -551,8 +555,33 @@ impl Control {
         }
     }
 
+    /// Whether what a transfer brings was not kept yet, whole or not.
+    async fn is_receiving(&self, transfer: &ProcessId) -> bool {
+        let received = self.parts.store.received(transfer).await;
+        matches!(received, Ok(Some(received)) if received.state == ReceivedState::Receiving)
+    }
+
+    /// Keeps what transfers brought that ended while we died: what is here obliges us.
+    async fn resume_received(&self) -> Result<(), ControlError> {
+        let mut page = Page::largest();
+        loop {
+            let listing = self.parts.store.received_all(&page).await?;
+            for received in listing.items.into_iter().map(|item| item.value) {
+                let Some(transfer) = self.parts.store.transfer(&received.transfer).await? else { continue };
+                if received.state == ReceivedState::Receiving && transfer.value.state.name().is_terminal() {
+                    self.after_transfer_commit(&transfer.value, None, false).await;
+                }
+            }
+            match listing.next {
+                Some(next) => page.after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
     /// Opens the grants and pulls that a previous run left.
     pub(crate) async fn resume_transfers(self: &Arc<Self>) -> Result<(), ControlError> {
+        self.resume_received().await?;
         let mut page = Page::largest();
         loop {
             let listing = self.parts.store.transfers(&TransferFilter::default(), &page).await?;
@@ -594,8 +623,8 @@ impl Control {
             let control = self.clone();
             self.tasks.spawn(async move {
                 match event {
-                    FlowEvent::Opening { transfer, flow, member, offset, reply } => {
-                        let answer = control.flow_opening(&transfer, flow, member, offset).await;
+                    FlowEvent::Opening { transfer, flow, member, offset, mut reply } => {
+                        let answer = control.flow_opening(&transfer, flow, member, offset, &mut reply).await;
                         let _ = reply.send(answer.map_err(|error| error.refusal()));
                     }
                     FlowEvent::Reserve(question) => control.quantity_asked(question).await,
@@ -615,6 +644,7 @@ impl Control {
         flow: String,
         member: Option<String>,
         offset: u64,
+        reply: &mut oneshot::Sender<Result<(), Refusal>>,
     ) -> Result<(), ControlError> {
         let unknown = || ControlError::not_found("transfer", id.as_str());
         let mut transfer = self.parts.store.transfer(id).await?.ok_or_else(unknown)?.value;
@@ -632,7 +662,7 @@ impl Control {
         if transfer.state.name() != StateName::Started || transfer.pending.is_some() {
             return Err(denied(format!("the transfer is {}", transfer.state.name().as_str())).into());
         }
-        let Decided { record, decision } = self.decision(&transfer, None, self.now()).await??;
+        let Decided { record, decision, .. } = self.decision(&transfer, None, self.now()).await??;
         let key = self.use_key(id, &flow, member.as_deref(), offset);
         let now = self.now();
         let begins = Occasion {
@@ -644,6 +674,10 @@ impl Control {
             detail: json!({ "flow": flow, "member": member, "offset": offset }),
         };
         self.log_before(&decision.duties, &begins).await?;
+        if reply.is_closed() {
+            // The log took its time, and who asked was told to come again: that is another use, and this is none.
+            return Err(Refusal::new(Fault::Unavailable, "transfer.too-late", "nobody waits for the answer").into());
+        }
         // One reading makes one notice, however often it is resumed.
         let duties = self.owed(&decision.duties, &Occasion { name: &key, ..begins.clone() }, false, true);
         let wakes = !duties.is_empty();
@@ -813,8 +847,9 @@ impl Control {
         let began = self.now();
         let mut wait = Duration::from_millis(self.parts.delivery.backoff_ms);
         loop {
+            // Before each attempt: other terms may hold by now, with other duties.
             match self.receive(&transfer, &sink).await {
-                Ok(Receipt::Expected) => break,
+                Ok(Receipt::Expected) => {}
                 Ok(Receipt::Deleted) => {
                     self.pulls().remove(&transfer.id);
                     return self.note(&transfer, "flow.stopped", "the data was received and deleted".to_owned()).await;
@@ -825,11 +860,10 @@ impl Control {
                     if !self.pause(&mut wait, &stop).await {
                         return;
                     }
+                    continue;
                 }
                 Err(error) => return self.fail_pull(&transfer, error.to_string()).await,
             }
-        }
-        loop {
             let job = PullJob {
                 transfer: transfer.id.clone(),
                 agreement: transfer.agreement.clone(),

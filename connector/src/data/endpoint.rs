@@ -218,6 +218,9 @@ impl IntoResponse for GateRefusal {
                 let refused = with(refused, HeaderName::from_static(STOP_HEADER), StopKind::NotYet.as_str());
                 with(refused, header::RETRY_AFTER, &seconds.to_string())
             }
+            Self::Turning { .. } => {
+                with(refuse(StatusCode::SERVICE_UNAVAILABLE, "terms-turning", detail), header::RETRY_AFTER, "1")
+            }
             Self::TooManyFlows { .. } => {
                 with(refuse(StatusCode::SERVICE_UNAVAILABLE, "too-many-flows", detail), header::RETRY_AFTER, "1")
             }

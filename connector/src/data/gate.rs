@@ -43,6 +43,8 @@ pub struct GrantSpec {
     pub media_type: String,
     /// The first instant at which no byte may leave any more.
     pub valid_until: Option<Timestamp>,
+    /// Whether the permission goes on from then, under other terms: whoever comes too early for those comes again.
+    pub goes_on: bool,
     /// Under which burdens bytes may flow.
     pub terms: StreamTerms,
     /// What the agreement's pseudonyms are made with, where its terms ask for some.
@@ -209,6 +211,12 @@ pub enum GateRefusal {
         until: Timestamp,
         /// Seconds until then, at least one.
         seconds: u64,
+    },
+    /// The terms are other ones from now on, and are about to be asked.
+    #[error("from {until} on other terms of the agreement hold; the same request a moment later would have passed")]
+    Turning {
+        /// Since when.
+        until: Timestamp,
     },
     /// Too many flows under this grant.
     #[error("{running} flows run under this transfer; {limit} are allowed at once")]
@@ -402,7 +410,10 @@ impl Grants {
             return Err(GateRefusal::Stopped(stop));
         }
         if let Some(until) = post.grant.valid_until.filter(|until| *until <= now) {
-            return Err(GateRefusal::Stopped(expired(until)));
+            return Err(match post.grant.goes_on {
+                true => GateRefusal::Turning { until },
+                false => GateRefusal::Stopped(expired(until)),
+            });
         }
         if let Some(until) = post.grant.terms.not_before.filter(|until| *until > now) {
             let seconds = u64::try_from(until.duration_since(now).as_secs()).unwrap_or(0) + 1;

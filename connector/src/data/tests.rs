@@ -150,6 +150,7 @@ impl World {
             binding: self.binding.clone(),
             source,
             media_type: "text/csv".to_owned(),
+            goes_on: false,
             valid_until: None,
             terms: StreamTerms::default(),
             pseudonyms: None,

@@ -404,7 +404,7 @@ fn an_infringed_prohibition_denies_every_use_until_its_remedies_are_fulfilled() 
     };
     for strategy in ["prohibit", "perm"] {
         let rule = with(strategy, json!([{"action": "compensate"}, {"action": "obtainConsent"}]));
-        let prohibition = rule.rules.iter().find(|rule| rule.kind == model::RuleKind::Prohibition).unwrap();
+        let prohibition = rule.rules.iter().find(|rule| rule.kind == RuleKind::Prohibition).unwrap();
         let key = prohibition.infringement.clone().unwrap();
         let remedies: Vec<DutyKey> = prohibition.duties.iter().map(|remedy| remedy.term.clone().unwrap().key).collect();
         let decided = |states: DutyStates| decide(&rule, &World { duties: states, ..noon() });
