@@ -6,7 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 use kontor_core::id::ParticipantId;
 use kontor_core::policy::{
-    Capabilities, Relation, Request, World, compare, could_allow, evaluate, explain, first_allowed, parse, plan,
+    Capabilities, Decision, Relation, Request, World, compare, could_allow, evaluate, explain, first_allowed, parse, plan,
     report, terms_digest, unenforceable,
 };
 use kontor_vocab::context::compact;
@@ -50,10 +50,15 @@ fuzz_target!(|bytes: &[u8]| {
     let decision = evaluate(&policy, &request, &world);
     if let Some(until) = decision.valid_until {
         assert!(until > now, "a decision holds at least now");
-        let at = |now: Timestamp| evaluate(&policy, &request, &World { now, ..world.clone() }).allowed;
-        assert_ne!(at(until), decision.allowed, "it turns at its end");
+        // What is asked for and what comes with it, too.
+        let kept = |decision: &Decision| {
+            let duties: Vec<_> = decision.duties.iter().map(|duty| (duty.key.clone(), duty.state)).collect();
+            (decision.allowed, decision.terms.clone(), duties)
+        };
+        let at = |now: Timestamp| kept(&evaluate(&policy, &request, &World { now, ..world.clone() }));
+        assert_ne!(at(until), kept(&decision), "it turns at its end");
         if let Ok(before) = until.checked_sub(SignedDuration::from_nanos(1)) {
-            assert_eq!(at(before), decision.allowed, "and not before");
+            assert_eq!(at(before), kept(&decision), "and not before");
         }
     }
 });
