@@ -7,8 +7,8 @@ use kontor_core::id::ParticipantId;
 use kontor_core::policy::model::RuleKind;
 use kontor_core::policy::report::Activation;
 use kontor_core::policy::{
-    Capabilities, Decision, DutyState, FactValue, Facts, Prepared, Relation, Request, Standing, World, compare,
-    evaluate, inherit, parse, report, same_terms, terms_digest, unenforceable,
+    Capabilities, Decision, DutyState, FactValue, Facts, Policy, Prepared, Relation, Request, Standing, When, World,
+    compare, evaluate, inherit, parse, report, same_terms, terms_digest, unenforceable,
 };
 use kontor_vocab::odrl::PolicyDocument;
 use proptest::prelude::*;
@@ -76,6 +76,74 @@ fn world() -> impl Strategy<Value = World> {
                 }
             }
             World { now: instant(now), agreed_at: agreed.map(instant), uses, facts, ..World::default() }
+        },
+    )
+}
+
+/// Duties that come before a use, with it and after it.
+const DUTIES: [&str; 4] = [
+    r#"{"action": "compensate"}"#,
+    r#"{"action": "delete"}"#,
+    r#"{"action": {"rdf:value": {"@id": "idsc:DROP"}, "refinement": [{"leftOperand": "idsc:PATH", "operator": "eq", "rightOperand": "$.a"}]}}"#,
+    r#"{"action": "idsc:LOG", "consequence": [{"action": "obtainConsent"}]}"#,
+];
+
+fn duty() -> impl Strategy<Value = Value> {
+    prop::sample::select(DUTIES.to_vec()).prop_map(|text| serde_json::from_str(text).unwrap())
+}
+
+/// A condition that the stream bears.
+fn burden() -> impl Strategy<Value = Value> {
+    let quantity = |(operator, n): (&str, u64)| json!({"leftOperand": "idsc:QUANTITY", "operator": operator, "rightOperand": n, "unit": "By"});
+    prop_oneof![
+        2 => (operator(), 0..5_u64).prop_map(quantity),
+        1 => (operator(), 0..5_u64, atom()).prop_map(move |(op, n, other)| json!({"or": [quantity((op, n)), other]})),
+        1 => (1..3_u64).prop_map(|n| json!({"leftOperand": "idsc:RECURRENCE_RATE", "operator": "lteq", "rightOperand": n, "unit": "By/s"})),
+        1 => Just(json!({"leftOperand": "idsc:PATH", "operator": "isAnyOf", "rightOperand": ["$.a"]})),
+    ]
+}
+
+/// A policy whose permissions have burdens, and that obliges; and a world in which duties are done, overdue or late.
+fn burdened() -> impl Strategy<Value = (PolicyDocument, World)> {
+    let more = (prop::option::of(duty()), prop::option::of(burden()));
+    let permissions = prop::collection::vec((rule(), more), 1..4);
+    let obligation = (duty(), prop::option::of(prop::sample::select(vec!["urn:me", "urn:other"])));
+    let obligations = prop::collection::vec(obligation, 0..2);
+    let states = prop::collection::vec((0..5_usize, prop::option::of(0..12_i64)), 6);
+    let bytes = prop::option::of(0..4_u64);
+    (permissions, prop::collection::vec(rule(), 0..2), obligations, world(), states, bytes).prop_map(
+        |(permissions, prohibitions, obligations, mut world, states, bytes)| {
+            let permissions: Vec<Value> = permissions
+                .into_iter()
+                .map(|(mut rule, (duty, burden))| {
+                    rule["constraint"].as_array_mut().unwrap().extend(burden);
+                    rule["duty"] = json!(duty.into_iter().collect::<Vec<_>>());
+                    rule
+                })
+                .collect();
+            let obligations: Vec<Value> = obligations
+                .into_iter()
+                .map(|(mut duty, assignee)| {
+                    assignee.into_iter().for_each(|assignee| duty["assignee"] = json!(assignee));
+                    duty
+                })
+                .collect();
+            let mut document = document(&permissions, &prohibitions).to_value();
+            document["obligation"] = json!(obligations);
+            let document = PolicyDocument::from_value(document).unwrap();
+            world.bytes = bytes;
+            let policy = parse(&document).unwrap();
+            let duties = policy.rules.iter().flat_map(|rule| std::iter::once(rule).chain(&rule.duties));
+            let duties = duties.flat_map(|duty| std::iter::once(duty).chain(&duty.duties));
+            let keys: std::collections::BTreeSet<_> =
+                duties.filter_map(|duty| duty.term.as_ref().map(|term| term.key.clone())).collect();
+            for (key, (state, until)) in keys.into_iter().zip(states) {
+                let states = [DutyState::Fulfilled, DutyState::Pending, DutyState::Violated, DutyState::Late];
+                // A duty of which nothing was recorded is as good as pending.
+                let Some(state) = states.get(state) else { continue };
+                world.duties.insert(key, Standing { state: *state, until: until.map(instant) });
+            }
+            (document, world)
         },
     )
 }
@@ -316,6 +384,37 @@ proptest! {
         prop_assert_eq!(decision.allowed, allowed);
         let verdict = Prepared::new(policy).decide(&request(), &world);
         prop_assert_eq!((verdict.allowed, verdict.valid_until, verdict.uses_max), (decision.allowed, decision.valid_until, decision.uses_max));
+    }
+
+    /// S27: an obligation takes away, and is reported where it is borne; it and the decision are of one mind.
+    #[test]
+    fn an_obligation_never_turns_deny_into_allow((document, world) in burdened()) {
+        let policy = parse(&document).unwrap();
+        let (free, bound): (Vec<_>, Vec<_>) = policy.rules.iter().cloned().partition(|rule| rule.kind != RuleKind::Obligation);
+        let without = evaluate(&Policy { rules: free, ..policy.clone() }, &request(), &world);
+        let with = evaluate(&policy, &request(), &world);
+        let rules = report(&policy, &request(), &world).rules;
+        let reported = rules.iter().filter(|rule| rule.kind == RuleKind::Obligation);
+        let mut borne = bound.iter().zip(reported).filter(|(_, reported)| reported.activation != Activation::Inactive);
+        let stands = borne.clone().all(|(duty, reported)| {
+            let consequences = duty.duties.iter().all(|duty| {
+                let standing = world.duties.get(&duty.term.as_ref().unwrap().key);
+                let standing = standing.filter(|standing| standing.until.is_none_or(|until| world.now < until));
+                standing.is_some_and(|standing| matches!(standing.state, DutyState::Fulfilled | DutyState::Late))
+            });
+            match reported.state.unwrap() {
+                DutyState::Fulfilled => true,
+                DutyState::Pending => duty.term.as_ref().unwrap().when != When::Before,
+                DutyState::Late => consequences,
+                DutyState::Violated => false,
+            }
+        });
+        prop_assert_eq!(with.allowed, without.allowed && stands);
+        let told = borne.all(|(duty, _)| {
+            let key = &duty.term.as_ref().unwrap().key;
+            !with.allowed || duty.action != "delete" || with.duties.iter().any(|due| due.key == *key)
+        });
+        prop_assert!(told);
     }
 
     /// S34: what is inherited is what would have been written.

@@ -87,7 +87,8 @@ pub(super) fn policy_problems(policy: &Policy) -> Vec<Problem> {
         problems.push(problem("conflict", message, cure));
     }
     for rule in &policy.rules {
-        let understood = rule.term.as_ref().is_some_and(|term| !matches!(term.kind, DutyKind::Other { .. }));
+        let understood =
+            rule.term.as_ref().is_some_and(|term| !matches!(term.kind, DutyKind::Other { .. } | DutyKind::Count));
         if rule.kind == RuleKind::Obligation && !understood {
             let message = format!("the obligation to `{}` is not carried out by this connector", rule.action);
             problems.push(problem(&rule.path, message, "the policy without it"));
@@ -100,7 +101,8 @@ pub(super) fn policy_problems(policy: &Policy) -> Vec<Problem> {
 pub(super) fn rule_problems(rule: &Rule) -> Vec<Problem> {
     let mut problems = Vec::new();
     if rule.kind == RuleKind::Obligation {
-        // Reported with the policy.
+        // The obligation itself is reported with the policy.
+        rule.duties.iter().for_each(|consequence| duty_problems(consequence, &mut problems));
         return problems;
     }
     let at = |member: &str| format!("{}.{member}", rule.path);

@@ -156,18 +156,19 @@ pub(super) fn covers(rule: &Rule, request: &Request) -> Truth {
 
 /// As [`covers`], for an action that was looked up once for all rules.
 pub(super) fn covers_by(rule: &Rule, request: &Request, action: Option<&'static ActionTerm>) -> Truth {
-    let narrowed = !rule.action_refinements.is_empty() || !rule.parties.is_empty();
-    Truth::all([
-        covers_term(rule, action),
+    let things = [
         covers_thing(rule.target.as_ref(), request.target.as_deref()),
         covers_thing(rule.assignee.as_ref(), Some(request.assignee.as_str())),
-        // A prohibition that is infringed has remedies, but it is not thereby less of a prohibition.
-        if narrowed && (rule.kind == RuleKind::Permission || rule.duties.is_empty()) {
-            Truth::Unknown
-        } else {
-            Truth::True
-        },
-    ])
+    ];
+    if rule.kind == RuleKind::Obligation {
+        // Its action is what must be done, not what is asked for.
+        return Truth::all(things);
+    }
+    let narrowed = !rule.action_refinements.is_empty() || !rule.parties.is_empty();
+    // A prohibition that is infringed has remedies, but it is not thereby less of a prohibition.
+    let unclear = narrowed && (rule.kind == RuleKind::Permission || rule.duties.is_empty());
+    let whole = if unclear { Truth::Unknown } else { Truth::True };
+    Truth::all([covers_term(rule, action), whole].into_iter().chain(things))
 }
 
 pub(super) fn covers_action(rule: &Rule, asked: &str) -> Truth {
@@ -236,6 +237,10 @@ fn depends_on(policy: &Policy, request: &Request) -> BTreeSet<String> {
             names.extend(thing.collection.then(|| collections.to_owned()));
             thing.refinements.iter().for_each(|constraint| collect(constraint, &mut names));
         }
+        if rule.kind == RuleKind::Obligation {
+            // What it says of a use is when it is to be done.
+            continue;
+        }
         rule.constraints.iter().for_each(|constraint| collect(constraint, &mut names));
     }
     names
@@ -282,6 +287,9 @@ impl<'a> Reasons<'a> {
             if !allowed {
                 says.constraints(&rule.constraints, false);
             }
+        }
+        for rule in covering(RuleKind::Obligation).filter(|_| !allowed) {
+            says.obligation(rule);
         }
         let mut any = false;
         for rule in covering(RuleKind::Permission) {
@@ -360,15 +368,29 @@ impl<'a> Reasons<'a> {
         }
         for duty in &rule.duties {
             if premise::done(duty, at) != Truth::True {
-                let state = match premise::state(duty, self.world, self.world.now) {
-                    DutyState::Pending => "is not yet done",
-                    DutyState::Fulfilled => "is done",
-                    DutyState::Violated => "was not done in time",
-                    DutyState::Late => "was done late, and its consequences are not",
-                };
-                self.say(&duty.path, format!("the duty to `{}` {state}", duty.action));
+                self.undone(duty);
             }
         }
+    }
+
+    /// That what must be done, whatever permits the use, is not.
+    fn obligation(&mut self, rule: &Rule) {
+        let at = At { request: self.request, world: self.world, now: self.world.now, uses: self.world.uses };
+        if premise::obliges(rule, covers(rule, self.request), at) != Truth::False
+            && premise::done(rule, at) != Truth::True
+        {
+            self.undone(rule);
+        }
+    }
+
+    fn undone(&mut self, duty: &Rule) {
+        let state = match premise::state(duty, self.world, self.world.now) {
+            DutyState::Pending => "is not yet done",
+            DutyState::Fulfilled => "is done",
+            DutyState::Violated => "was not done in time",
+            DutyState::Late => "was done late, and its consequences are not",
+        };
+        self.say(&duty.path, format!("the {} to `{}` {state}", duty.kind, duty.action));
     }
 
     /// That a prohibition was infringed and not made good.

@@ -376,6 +376,127 @@ fn a_duty_before_a_use_forbids_it_until_it_is_done() {
     assert!(!paid(&rule, Some(Standing { state: DutyState::Violated, until: None })).allowed);
 }
 
+fn key_of(duty: &model::Rule) -> DutyKey {
+    duty.term.clone().unwrap().key
+}
+
+/// S27: of every kind, as if each permission had it.
+#[test]
+fn an_obligation_is_borne_by_every_permission_that_it_is_about() {
+    let refined = |action: &str, left: &str, right: &str| json!({"action": {"rdf:value": {"@id": action}, "refinement": [atom(left, "eq", json!(right))]}});
+    let first = |when: &str| json!([atom("event", when, json!({"@id": "odrl:policyUsage"}))]);
+    let with = |member: &str, duty: &Value| match member {
+        "obligation" => policy(json!({"permission": [{"action": "use"}], "obligation": [duty]})),
+        _ => used(json!({"action": "use", member: [duty]})),
+    };
+    for (duty, pending, borne) in [
+        (json!({"action": "compensate"}), false, true),
+        (json!({"action": "compensate", "constraint": first("gt")}), true, true),
+        (json!({"action": "obtainConsent"}), false, true),
+        (json!({"action": "idsc:LOG"}), true, true),
+        (json!({"action": "inform"}), true, true),
+        (json!({"action": "inform", "constraint": first("lt")}), false, true),
+        (json!({"action": "delete"}), true, true),
+        (refined("nextPolicy", "idsc:TARGET_POLICY", "urn:next"), true, true),
+        (refined("idsc:DROP", "idsc:PATH", "$.name"), true, false),
+        (json!({"action": "delete", "consequence": [{"action": "compensate"}]}), true, true),
+    ] {
+        let (obliged, permitted) = (with("obligation", &duty), with("duty", &duty));
+        let (one, other) = (obliged.rules[1].clone(), permitted.rules[0].duties[0].clone());
+        let consequence = one.duties.first().map(key_of).zip(other.duties.first().map(key_of));
+        for state in [None, Some(DutyState::Fulfilled), Some(DutyState::Violated), Some(DutyState::Late)] {
+            let until = at("2030-01-02T00:00:00Z");
+            let mut world = noon();
+            if let Some(state) = state {
+                world.duties.insert(key_of(&one), Standing { state, until: Some(until) });
+                world.duties.insert(key_of(&other), Standing { state, until: Some(until) });
+                for key in consequence.iter().flat_map(|(one, other)| [one, other]) {
+                    world.duties.insert(key.clone(), Standing { state: DutyState::Pending, until: None });
+                }
+            }
+            let (a, b) = (decide(&obliged, &world), decide(&permitted, &world));
+            let said = |decision: &Decision| -> Vec<(DutyKind, When, DutyState)> {
+                let mut said: Vec<_> =
+                    decision.duties.iter().map(|duty| (duty.kind.clone(), duty.when, duty.state)).collect();
+                said.sort();
+                said
+            };
+            assert_eq!(
+                (a.allowed, a.valid_until, &a.terms, said(&a)),
+                (b.allowed, b.valid_until, &b.terms, said(&b)),
+                "{duty} {state:?}: {:?}",
+                a.reasons
+            );
+            assert!(a.allowed || a.reasons.iter().any(|reason| reason.path.starts_with("obligation[0]")), "{duty}");
+            if state.is_none() {
+                assert_eq!(a.allowed, pending, "{duty}: {:?}", a.reasons);
+                assert_eq!(a.duties.len(), usize::from(borne), "{duty}");
+                assert_eq!(a.terms.is_unrestricted(), borne, "{duty}");
+            }
+            assert!(a.allowed || state != Some(DutyState::Fulfilled), "{duty}");
+            assert!(!a.allowed || state != Some(DutyState::Violated), "{duty}");
+            let reported = &report(&obliged, &me(), &world).rules[1];
+            assert_eq!(reported.activation, report::Activation::Active);
+            assert_eq!(reported.state, Some(state.unwrap_or_default()));
+        }
+    }
+}
+
+fn me() -> Request {
+    let assignee = ParticipantId::parse(ME).unwrap();
+    Request { action: "use".to_owned(), assignee, target: Some("urn:data:1".to_owned()) }
+}
+
+/// S27: whom and what it names.
+#[test]
+fn an_obligation_is_about_its_target_and_assignee_alone() {
+    let day = at("2030-01-02T00:00:00Z");
+    let mut member = noon();
+    member.facts.insert_since(ASSIGNEE_COLLECTIONS, FactValue::names(["urn:club"]), day, None);
+    member.facts.insert(TARGET_COLLECTIONS, FactValue::names(["urn:shelf"]));
+    let club = json!({"@type": "PartyCollection", "source": "urn:club"});
+    let shelf = |id: &str| json!({"@type": "AssetCollection", "source": id});
+    for (more, blind, known, later) in [
+        (json!({}), false, false, false),
+        (json!({"target": "urn:data:1"}), false, false, false),
+        (json!({"assignee": ME}), false, false, false),
+        (json!({"assignee": ME, "target": "urn:data:1"}), false, false, false),
+        (json!({"target": "urn:data:2"}), true, true, true),
+        (json!({"assignee": "did:web:other.example"}), true, true, true),
+        (json!({"assignee": ME, "target": "urn:data:2"}), true, true, true),
+        // What is not known obliges.
+        (json!({"assignee": club}), false, false, false),
+        (json!({"target": shelf("urn:shelf")}), false, false, false),
+        (json!({"target": shelf("urn:cellar")}), false, true, true),
+    ] {
+        for kind in ["obtainConsent", "delete"] {
+            let mut duty = json!({"action": kind});
+            more.as_object().unwrap().iter().for_each(|(key, value)| duty[key] = value.clone());
+            let policy = policy(json!({"permission": [{"action": "use"}], "obligation": [duty]}));
+            for (world, free) in
+                [(noon(), blind), (member.clone(), known), (World { now: day, ..member.clone() }, later)]
+            {
+                let decision = decide(&policy, &world);
+                assert_eq!(decision.allowed, free || kind == "delete", "{duty}: {:?}", decision.reasons);
+                assert_eq!(decision.duties.is_empty(), free, "{duty}");
+                assert!(could_allow(&policy, &me(), &world), "{duty}: it may be done yet");
+                let first = (free || kind == "delete").then_some(world.now);
+                assert_eq!(first_allowed(&policy, &me(), &world), first, "{duty}");
+                let active = report(&policy, &me(), &world).rules[1].activation;
+                assert_eq!(active == report::Activation::Inactive, free, "{duty}");
+            }
+        }
+    }
+    // A rent that ends, and one that nobody need pay any more.
+    let policy = policy(json!({"permission": [{"action": "use"}], "obligation": [{"action": "compensate"}]}));
+    let mut paid = noon();
+    paid.duties.insert(key_of(&policy.rules[1]), Standing { state: DutyState::Fulfilled, until: Some(day) });
+    let decision = decide(&policy, &paid);
+    assert_eq!((decision.allowed, decision.valid_until), (true, Some(day)));
+    paid.duties.insert(key_of(&policy.rules[1]), Standing { state: DutyState::Violated, until: None });
+    assert!(!could_allow(&policy, &me(), &paid), "it was not paid in time, and time does not change that");
+}
+
 /// S28.
 #[test]
 fn a_duty_done_late_needs_its_consequences() {

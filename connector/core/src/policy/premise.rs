@@ -78,6 +78,12 @@ pub(super) fn done(duty: &Rule, at: At<'_>) -> Truth {
     }
 }
 
+/// Whether an obligation is for what is asked: that it names nothing else, and that what it names are collections to
+/// which that belongs.
+pub(super) fn obliges(obligation: &Rule, about: Truth, at: At<'_>) -> Truth {
+    Truth::all([about, truth(obligation, at)])
+}
+
 /// Whether a consequence that is due was done.
 fn fulfilled(duty: &Rule, at: At<'_>) -> Truth {
     match state(duty, at.world, at.now) {

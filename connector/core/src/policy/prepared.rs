@@ -135,8 +135,10 @@ impl<'a> Prepared<'a> {
         }
         let mut burdens = borne.unwrap_or_default();
         let at = asked.at(world.now, world.uses);
-        for duty in &asked.obligations {
-            burdens.duties.extend(due(duty, at, allowed));
+        for (duty, about) in &asked.obligations {
+            if premise::obliges(duty, *about, at) != Truth::False {
+                burdens.duty(duty, at, allowed);
+            }
         }
         for rule in asked.infringed.iter().filter(|rule| premise::made_good(rule, at) != Truth::True) {
             burdens.duties.extend(open(&rule.duties, at));
@@ -196,7 +198,7 @@ impl<'a> Prepared<'a> {
                 // Where a permission wins, what is prohibited besides, or may be, decides nothing.
                 RuleKind::Prohibition if self.permission_wins => {}
                 RuleKind::Permission | RuleKind::Prohibition => asked.rules.push((rule, ready, about)),
-                RuleKind::Obligation => asked.obligations.push(rule),
+                RuleKind::Obligation => asked.obligations.push((rule, about)),
                 RuleKind::Duty | RuleKind::Remedy | RuleKind::Consequence => asked.void = true,
             }
         }
@@ -208,8 +210,8 @@ impl<'a> Prepared<'a> {
 pub(super) struct Asked<'a> {
     /// Permissions and prohibitions about it, and whether that is certain.
     rules: Vec<(&'a Rule, &'a Ready, Truth)>,
-    /// Obligations about it, which every permission bears.
-    obligations: Vec<&'a Rule>,
+    /// Obligations about it, which every permission bears, and whether that is certain.
+    obligations: Vec<(&'a Rule, Truth)>,
     /// Prohibitions of which an infringement was recorded.
     infringed: Vec<&'a Rule>,
     void: bool,
@@ -254,7 +256,11 @@ impl<'a> Asked<'a> {
                 return false;
             }
         }
-        let obliged = || self.obligations.iter().all(|duty| permits(premise::done(duty, self.at(now, uses))));
+        let at = self.at(now, uses);
+        let borne = |(duty, about): &(&Rule, Truth)| {
+            permits(Truth::any([premise::obliges(duty, *about, at).negated(), premise::done(duty, at)]))
+        };
+        let obliged = || self.obligations.iter().all(borne);
         let made_good = || self.infringed.iter().all(|rule| permits(premise::made_good(rule, self.at(now, uses))));
         permitted && !self.void && obliged() && made_good()
     }
@@ -265,10 +271,12 @@ impl<'a> Asked<'a> {
             let conditions = self.rules.iter().filter_map(|(_, ready, _)| ready.condition.turns_after(self, *at));
             let premises = self.rules.iter().filter(|(_, ready, _)| ready.premises);
             let premises = premises.filter_map(|(rule, ..)| premise::turns_after(rule, self.world, *at));
-            let duties = self.obligations.iter().filter_map(|duty| duty_turns_after(duty, self.world, *at));
+            let duties = self.obligations.iter().flat_map(|(duty, _)| {
+                [duty_turns_after(duty, self.world, *at), premise::turns_after(duty, self.world, *at)]
+            });
             let infringed =
                 self.infringed.iter().filter_map(|rule| premise::infringement_turns_after(rule, self.world, *at));
-            conditions.chain(premises).chain(duties).chain(infringed).min()
+            conditions.chain(premises).chain(duties.flatten()).chain(infringed).min()
         };
         std::iter::successors(next(&now), next)
     }
@@ -300,13 +308,15 @@ impl Burdens {
     fn of(rule: &Rule, at: At<'_>, allowed: bool) -> Self {
         let mut burdens = Self::default();
         burdens.conditions(&rule.constraints, at.world);
-        for duty in &rule.duties {
-            if allowed && let Some(DutyTerm { kind: DutyKind::Transform(transform), .. }) = &duty.term {
-                burdens.terms.transforms.push(transform.clone());
-            }
-            burdens.duties.extend(due(duty, at, allowed));
-        }
+        rule.duties.iter().for_each(|duty| burdens.duty(duty, at, allowed));
         burdens
+    }
+
+    fn duty(&mut self, duty: &Rule, at: At<'_>, allowed: bool) {
+        if allowed && let Some(DutyTerm { kind: DutyKind::Transform(transform), .. }) = &duty.term {
+            self.terms.transforms.push(transform.clone());
+        }
+        self.duties.extend(due(duty, at, allowed));
     }
 
     fn conditions(&mut self, constraints: &[Constraint], world: &World) {

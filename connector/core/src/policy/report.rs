@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::duty::DutyState;
 use super::evaluate::{Truth, covers, covers_action, covers_thing, truth};
 use super::model::{Constraint, Policy, Rule, RuleKind};
 use super::premise::{self, At};
@@ -26,9 +27,13 @@ pub struct RuleReport {
     pub path: String,
     /// May, must not, must.
     pub kind: RuleKind,
-    /// Whether it is in force for this request.
+    /// Whether it is in force for this request; an obligation is where it is for who asks and what is asked for, done
+    /// or not.
     pub activation: Activation,
-    /// Whether it is about the action.
+    /// How far it is, where it is an obligation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<DutyState>,
+    /// Whether it is about the action; an obligation is about every action.
     pub action: Satisfaction,
     /// Whether it is about the target; `None` where it is about every target.
     pub target: Option<Satisfaction>,
@@ -102,15 +107,18 @@ pub fn report(policy: &Policy, request: &Request, world: &World) -> Report {
 }
 
 fn on_rule(rule: &Rule, request: &Request, world: &World) -> RuleReport {
-    let conditions = rule.constraints.iter().map(|constraint| truth(constraint, request, world));
     let at = At { request, world, now: world.now, uses: world.uses };
-    let duties = rule.term.iter().map(|_| premise::done(rule, at));
-    let premises = [covers(rule, request), premise::truth(rule, at)].into_iter().chain(conditions).chain(duties);
+    // What an obligation says of the use is when it is to be done, and no condition.
+    let own = rule.term.is_none().then_some(&rule.constraints).into_iter().flatten();
+    let conditions = own.map(|constraint| truth(constraint, request, world));
+    let premises = [covers(rule, request), premise::truth(rule, at)].into_iter().chain(conditions);
+    let action = if rule.term.is_some() { Truth::True } else { covers_action(rule, &request.action) };
     RuleReport {
         path: rule.path.clone(),
         kind: rule.kind,
         activation: Truth::all(premises).into(),
-        action: covers_action(rule, &request.action).into(),
+        state: rule.term.as_ref().map(|_| premise::state(rule, world, world.now)),
+        action: action.into(),
         target: rule.target.as_ref().map(|thing| covers_thing(Some(thing), request.target.as_deref()).into()),
         assignee: rule.assignee.as_ref().map(|thing| covers_thing(Some(thing), Some(request.assignee.as_str())).into()),
         constraints: on_constraints(&rule.constraints, request, world),
