@@ -111,7 +111,9 @@ proptest! {
     #[test]
     fn a_decision_ends_when_the_reference_changes_its_mind((policy, request, world) in case()) {
         let decision = decide(&policy, &request, &world);
-        prop_assert_eq!(decision.valid_until, reference::valid_until(&policy, &request, &world, generate::keys()), "{:#}", policy);
+        let turns = reference::turns_at(&decision, |now| decide(&policy, &request, &World { now, ..world.clone() }));
+        let reference = reference::valid_until(&policy, &request, &world, generate::keys());
+        prop_assert_eq!(turns, Ok(reference), "{:#}", policy);
     }
 
     /// S12.

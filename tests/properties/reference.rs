@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, Timestamp};
-use kontor_core::policy::{ASSIGNEE_COLLECTIONS, DutyKey, DutyState, FactValue, Request, TARGET_COLLECTIONS, World};
+use kontor_core::policy::{
+    ASSIGNEE_COLLECTIONS, Decision, DutyKey, DutyState, FactValue, Request, TARGET_COLLECTIONS, World,
+};
 use serde_json::Value;
 
 use super::generate::{ACTIONS, LEVELS};
@@ -40,6 +42,27 @@ pub(crate) fn valid_until(policy: &Value, request: &Request, world: &World, keys
         .collect();
     probes.sort();
     probes.into_iter().find(|probe| at(*probe) != now)
+}
+
+/// As [`valid_until`], of an engine that says more often that its decision is another one: when it is asked again at
+/// each turn, up to the first one at which it allows or denies otherwise. That something turns each time is checked.
+pub(crate) fn turns_at(first: &Decision, ask: impl Fn(Timestamp) -> Decision) -> Result<Option<Timestamp>, String> {
+    let said = |decision: &Decision| {
+        let duties: Vec<_> = decision.duties.iter().map(|due| (due.key.clone(), due.state)).collect();
+        (decision.allowed, decision.allowed.then(|| decision.terms.clone()), duties)
+    };
+    let (mut before, mut until) = (said(first), first.valid_until);
+    while let Some(at) = until {
+        let then = ask(at);
+        if then.allowed != first.allowed {
+            break;
+        }
+        if said(&then) == before {
+            return Err(format!("nothing turns at {at}"));
+        }
+        (before, until) = (said(&then), then.valid_until);
+    }
+    Ok(until)
 }
 
 /// S12: the last use before the first one that is denied, from the present use on if it is allowed, else from the

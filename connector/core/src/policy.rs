@@ -139,9 +139,16 @@ pub struct World {
 pub struct Decision {
     /// Whether the request is allowed.
     pub allowed: bool,
-    /// Until when this decision holds if nothing but time changes: it holds at every instant from
-    /// now up to but not including this one, at which it turns. Under `dateTime lteq T` that is
-    /// the nanosecond after `T`. `None`: it never turns.
+    /// Until when this decision holds if nothing but time changes: it is the same at every instant
+    /// from now up to but not including this one, at which it turns. Under `dateTime lteq T` that
+    /// is the nanosecond after `T`. `None`: it never turns.
+    ///
+    /// What is the same is the decision as a whole: `allowed`, under which `terms` where it is
+    /// allowed, and which `duties` come with it in which state. So what was allowed may be allowed
+    /// still from this instant on, under other terms or with other duties; whoever holds to terms
+    /// asks again at it, and goes on under the new ones. Only a policy of more conditions and
+    /// burdens than are compared for this in good time (`SEMANTICS.md`, S10) may name an instant
+    /// at which nothing turns; never one that is too late.
     pub valid_until: Option<Timestamp>,
     /// The largest count of uses up to which every further use is allowed, from the present one
     /// (or from the first, where the present one is denied) on; 0 where not even the first is.

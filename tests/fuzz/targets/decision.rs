@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use kontor_core::policy::{evaluate, parse};
+use kontor_core::policy::{World, evaluate, parse};
 use kontor_vocab::odrl::PolicyDocument;
 use libfuzzer_sys::fuzz_target;
 
@@ -19,7 +19,8 @@ fuzz_target!(|bytes: &[u8]| {
     let decision = evaluate(&parsed, &request, &world);
     let context = || format!("{policy:#} {request:#?} {world:#?} {decision:#?}");
     assert_eq!(decision.allowed, reference::allowed(&policy, &request, &world, keys), "{}", context());
-    assert_eq!(decision.valid_until, reference::valid_until(&policy, &request, &world, keys), "{}", context());
+    let turns = reference::turns_at(&decision, |now| evaluate(&parsed, &request, &World { now, ..world.clone() }));
+    assert_eq!(turns, Ok(reference::valid_until(&policy, &request, &world, keys)), "{}", context());
     let uses_max = reference::uses_max(&policy, &request, &world, keys);
     // What is denied whatever the count is not limited by it.
     let by_count = decision.allowed || uses_max != Some(0) || decision.uses_max.is_some();

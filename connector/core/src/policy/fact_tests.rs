@@ -376,7 +376,7 @@ fn a_duty_before_a_use_forbids_it_until_it_is_done() {
     assert!(!paid(&rule, Some(Standing { state: DutyState::Violated, until: None })).allowed);
 }
 
-fn key_of(duty: &model::Rule) -> DutyKey {
+fn key_of(duty: &Rule) -> DutyKey {
     duty.term.clone().unwrap().key
 }
 
@@ -615,6 +615,85 @@ fn burdens_are_borne_unless_a_permission_has_none() {
     let rate =
         json!({"leftOperand": "idsc:RECURRENCE_RATE", "operator": "lteq", "rightOperand": "10", "unit": "kBy/s"});
     assert!(!decide(&under(json!({"or": [rate]})), &noon()).allowed);
+}
+
+/// S10.
+#[test]
+fn a_decision_turns_where_its_terms_and_duties_do() {
+    let day = |day: u8| at(&format!("2030-01-{day:02}T00:00:00Z"));
+    let time = |operator: &str, on: u8| atom("dateTime", operator, json!(day(on).to_string()));
+    let fields = || atom("idsc:PATH", "isAnyOf", json!(["$.id"]));
+    let log = || json!([{"action": "idsc:LOG"}]);
+    let turns = |value: Value, world: &World| {
+        let (policy, mut world) = (policy(value), world.clone());
+        let mut turns = Vec::new();
+        loop {
+            let decision = decide(&policy, &world);
+            turns.extend(decision.valid_until);
+            let verdict = Prepared::new(policy.clone()).decide(&me(), &world);
+            assert_eq!((verdict.allowed, verdict.valid_until), (decision.allowed, decision.valid_until));
+            let Some(until) = decision.valid_until else { return turns };
+            world.now = until;
+        }
+    };
+    let free = |constraint: Value| json!({"action": "use", "constraint": constraint});
+    let bound = json!({"action": "use", "constraint": [fields()], "duty": log()});
+    // One without burdens lifts those of the other, and no longer from its end on.
+    let lifted = json!({"permission": [free(json!([time("lt", 3)])), bound]});
+    assert_eq!(turns(lifted.clone(), &noon()), vec![day(3)]);
+    let (before, after) = (decide(&policy(lifted.clone()), &noon()), World { now: day(3), ..noon() });
+    assert!(before.allowed && before.terms.is_unrestricted() && before.duties.is_empty());
+    let after = decide(&policy(lifted), &after);
+    assert!(after.allowed && !after.terms.is_unrestricted() && after.duties.len() == 1);
+    // What is borne anyway, by whichever permission, does not turn; nor does what nobody bears.
+    let twice = |more: Value| json!({"permission": [{"action": "use", "constraint": [time("lt", 3), fields()], "duty": log()}, bound, more]});
+    assert_eq!(turns(twice(bound.clone()), &noon()), vec![]);
+    assert_eq!(turns(json!({"permission": [free(json!([time("lt", 3)])), free(json!([]))]}), &noon()), vec![]);
+    // One that begins, and one by a fact that ends.
+    assert_eq!(
+        turns(json!({"permission": [free(json!([time("gteq", 3), time("lt", 5)])), bound]}), &noon()),
+        vec![day(3), day(5)]
+    );
+    let mut fair = noon();
+    fair.facts.insert_until("event", FactValue::names(["urn:fair"]), day(4));
+    let event = free(json!([atom("event", "eq", json!("urn:fair"))]));
+    assert_eq!(turns(json!({"permission": [event, bound]}), &fair), vec![day(4)]);
+    // How much is left, and a state of a duty: a log that was late until then.
+    let bytes = atom("idsc:QUANTITY", "lteq", json!("5"));
+    let until = json!({"or": [bytes, time("lt", 3)]});
+    assert_eq!(turns(json!({"permission": [free(json!([until]))]}), &World { bytes: Some(1), ..noon() }), vec![day(3)]);
+    let logged = policy(json!({"permission": [{"action": "use", "duty": log()}], "obligation": log()}));
+    let mut known = noon();
+    let standing = Standing { state: DutyState::Fulfilled, until: Some(day(6)) };
+    known.duties.insert(key_of(&logged.rules[0].duties[0]), standing);
+    known.duties.insert(key_of(&logged.rules[1]), standing);
+    assert_eq!(turns(json!({"permission": [{"action": "use", "duty": log()}]}), &known), vec![day(6)]);
+    assert_eq!(turns(json!({"permission": [{"action": "use"}], "obligation": log()}), &known), vec![day(6)]);
+    // What a use waits for.
+    let pay = json!({"action": "use", "constraint": [time("gteq", 3)], "duty": [{"action": "compensate"}]});
+    assert_eq!(turns(json!({"permission": [pay]}), &noon()), vec![day(3)]);
+}
+
+/// S10: what is too much to compare may turn, and is found out soon.
+#[test]
+fn a_turn_of_burdens_is_sought_within_bounds() {
+    let many = |count: i64| {
+        let or: Vec<Value> = (1..=count)
+            .map(|n| {
+                let later = Timestamp::from_second(noon().now.as_second() + n).unwrap();
+                let bytes = atom("idsc:QUANTITY", "neq", json!(n.to_string()));
+                json!({"and": [bytes, atom("dateTime", "neq", json!(later.to_string()))]})
+            })
+            .collect();
+        let bytes = atom("idsc:QUANTITY", "lteq", json!("1000000"));
+        let permission = json!({"action": "use", "constraint": [bytes, {"or": or}]});
+        let decision = decide(&policy(json!({"permission": [permission]})), &World { bytes: Some(0), ..noon() });
+        assert_eq!((decision.allowed, decision.terms.bytes_max), (true, Some(1_000_000)));
+        decision.valid_until
+    };
+    assert_eq!(many(10), None);
+    let until = many(300).unwrap();
+    assert!(until > noon().now, "a turn that is none is still to come");
 }
 
 /// S30.

@@ -10,7 +10,7 @@ use super::duty::{DueDuty, DutyKind, DutyState, DutyTerm, When};
 use super::enforce;
 use super::evaluate::{Truth, asked_action, covers_by};
 use super::model::{Constraint, LogicalOperand, Policy, Rule, RuleKind, Test};
-use super::permit::{Rate, StreamTerms};
+use super::permit::{Rate, StreamTerms, Transform};
 use super::premise::{self, At, duty_turns_after, test_turns_after, tested};
 use super::times::Times;
 use super::{Request, World};
@@ -57,7 +57,18 @@ struct Ready {
     counts: Vec<u64>,
     /// Whether it needs more than its conditions: membership in collections, duties.
     premises: bool,
+    /// Whether a decision may bring burdens or duties of it.
+    burdened: bool,
+    /// How many of its comparisons are with what was moved.
+    measured: usize,
+    /// What it takes to ask for its burdens once, as a number of comparisons.
+    weight: usize,
 }
+
+/// Most comparisons that are made to find out whether burdens turn.
+const COMPARISONS_MAX: usize = 1 << 20;
+/// What a rule with all that hangs from it weighs by itself, as a number of comparisons.
+const RULE_WEIGHT: usize = 16;
 
 impl<'a> Prepared<'a> {
     /// Makes a policy ready.
@@ -82,7 +93,17 @@ impl<'a> Prepared<'a> {
                 let condition = Node::under(LogicalOperand::And, of);
                 let mut counts = Vec::new();
                 condition.counts(&mut counts);
-                Ready { index, condition, counts, premises: premise::any(rule) }
+                let mut ready = Ready {
+                    index,
+                    condition,
+                    counts,
+                    premises: premise::any(rule),
+                    burdened: rule.kind == RuleKind::Permission && !rule.duties.is_empty(),
+                    measured: 0,
+                    weight: RULE_WEIGHT * (1 + rule.duties.len()),
+                };
+                ready.weigh(rule.kind == RuleKind::Permission);
+                ready
             })
             .collect();
         let void = !enforce::policy_problems(&policy).is_empty();
@@ -101,27 +122,51 @@ impl<'a> Prepared<'a> {
     pub fn decide(&self, request: &Request, world: &World) -> Verdict {
         let asked = self.ask(request, world);
         let allowed = asked.allows(world.now, world.uses);
-        Verdict {
-            allowed,
-            valid_until: asked.instants_from(world.now).find(|at| asked.allows(*at, world.uses) != allowed),
-            uses_max: asked.uses_max(allowed),
-        }
+        Verdict { allowed, valid_until: self.turns(&asked, allowed), uses_max: asked.uses_max(allowed) }
     }
 
     /// Under which burdens bytes may flow, and which duties come with the decision. A permission without burdens
     /// lifts those of the others; otherwise all are borne that any permission has which holds.
     #[must_use]
     pub fn burdens(&self, request: &Request, world: &World, allowed: bool) -> (StreamTerms, Vec<DueDuty>) {
-        let asked = self.ask(request, world);
+        self.burdens_at(&self.ask(request, world), world.now, allowed)
+    }
+
+    /// The first instant at which the decision is another one.
+    fn turns(&self, asked: &Asked<'_>, allowed: bool) -> Option<Timestamp> {
+        let world = asked.world;
+        let mut instants = asked.instants_from(world.now);
+        if asked.bears_the_same(allowed) {
+            return instants.find(|at| asked.allows(*at, world.uses) != allowed);
+        }
+        let borne = |at: Timestamp| {
+            let (terms, duties) = self.burdens_at(asked, at, allowed);
+            // Under which burdens bytes would flow matters only where they do.
+            (allowed.then_some(terms), duties.into_iter().map(|due| (due.key, due.state)).collect::<Vec<_>>())
+        };
+        let (mut now, mut left) = (None, COMPARISONS_MAX);
+        instants.find(|at| {
+            if asked.allows(*at, world.uses) != allowed {
+                return true;
+            }
+            // Too much to find out whether something turns: then it may.
+            let Some(rest) = left.checked_sub(asked.weight()) else { return true };
+            left = rest;
+            *now.get_or_insert_with(|| borne(world.now)) != borne(*at)
+        })
+    }
+
+    fn burdens_at(&self, asked: &Asked<'_>, now: Timestamp, allowed: bool) -> (StreamTerms, Vec<DueDuty>) {
+        let uses = asked.world.uses;
+        let at = asked.at(now, uses);
         let mut borne: Option<Burdens> = None;
         for one in asked.rules.iter().filter(|(rule, ..)| rule.kind == RuleKind::Permission) {
             let (rule, ready, about) = one;
-            let at = asked.at(world.now, world.uses);
             let truth = if allowed {
-                asked.truth(one, world.now, world.uses)
+                asked.truth(one, now, uses)
             } else {
                 // What stands between a denial and its use are the duties that are still to be done.
-                Truth::all([ready.condition.truth(&asked, world.now, world.uses), *about])
+                Truth::all([ready.condition.truth(asked, now, uses), *about])
             };
             if truth != Truth::True {
                 continue;
@@ -134,7 +179,6 @@ impl<'a> Prepared<'a> {
             });
         }
         let mut burdens = borne.unwrap_or_default();
-        let at = asked.at(world.now, world.uses);
         for (duty, about) in &asked.obligations {
             if premise::obliges(duty, *about, at) != Truth::False {
                 burdens.duty(duty, at, allowed);
@@ -146,16 +190,17 @@ impl<'a> Prepared<'a> {
         burdens.duties.sort_by(|one, other| (&one.key, &one.path).cmp(&(&other.key, &other.path)));
         burdens.duties.dedup_by(|one, other| one.key == other.key);
         if allowed {
-            burdens.terms.bytes_max = self.most(request, world, true);
-            burdens.terms.records_max = self.most(request, world, false);
+            burdens.terms.bytes_max = self.most(asked, now, true);
+            burdens.terms.records_max = self.most(asked, now, false);
         }
         (burdens.terms.normalised(), burdens.duties)
     }
 
     /// The largest quantity that is allowed without a gap before it, from the present one on.
-    fn most(&self, request: &Request, world: &World, bytes: bool) -> Option<u64> {
+    fn most(&self, asked: &Asked<'_>, now: Timestamp, bytes: bool) -> Option<u64> {
+        let (request, world) = (asked.request, asked.world);
         let mut bounds = Vec::new();
-        self.rules.iter().for_each(|ready| ready.condition.quantities(bytes, &mut bounds));
+        asked.rules.iter().for_each(|(_, ready, _)| ready.condition.quantities(bytes, &mut bounds));
         let from = if bytes { world.bytes } else { world.records }?;
         bounds.retain(|n| *n > from);
         bounds.sort_unstable();
@@ -167,7 +212,7 @@ impl<'a> Prepared<'a> {
             } else {
                 at.records = Some(*n)
             }
-            !self.ask(request, &at).allows(world.now, world.uses)
+            !self.ask(request, &at).allows(now, world.uses)
         });
         denied.map(|n| n.saturating_sub(1))
     }
@@ -206,6 +251,32 @@ impl<'a> Prepared<'a> {
     }
 }
 
+impl Ready {
+    /// Looks for what the stream bears.
+    fn weigh(&mut self, permits: bool) {
+        let (mut burdened, mut measured, mut weight) = (false, 0, self.condition.size());
+        self.condition.tests(&mut |test| match test {
+            Test::Bytes(..) | Test::Records(..) => measured += 1,
+            Test::Rate(..) | Test::Delay(_) => burdened = true,
+            Test::Fields(fields) => {
+                burdened = true;
+                if let Transform::Keep { fields } | Transform::Drop { fields } = fields {
+                    weight += fields.len();
+                }
+            }
+            Test::Time(..)
+            | Test::Elapsed(..)
+            | Test::Count(..)
+            | Test::Recipient(..)
+            | Test::Fact(_)
+            | Test::Undecided => {}
+        });
+        self.burdened |= burdened && permits;
+        self.measured = measured;
+        self.weight += weight;
+    }
+}
+
 /// What one request asks of a policy.
 pub(super) struct Asked<'a> {
     /// Permissions and prohibitions about it, and whether that is certain.
@@ -233,6 +304,29 @@ impl<'a> Asked<'a> {
     /// Whether it is allowed at an instant, with a count of uses.
     pub(super) fn allows(&self, now: Timestamp, uses: Option<u64>) -> bool {
         self.outcome(now, uses, |truth| truth == Truth::True, |truth| truth == Truth::False)
+    }
+
+    /// Whether burdens and duties are the same at all times at which the decision is that one.
+    fn bears_the_same(&self, allowed: bool) -> bool {
+        if !self.obligations.is_empty() || !self.infringed.is_empty() {
+            return false;
+        }
+        let permissions = || self.rules.iter().filter(|(rule, ..)| rule.kind == RuleKind::Permission);
+        if !self.rules.iter().any(|(_, ready, _)| ready.burdened || ready.measured > 0) {
+            return true;
+        }
+        // What the only permission asks for, it asks for whenever it holds.
+        let alone = allowed && permissions().nth(1).is_none() && self.world.duties.is_empty();
+        alone && self.rules.iter().all(|(_, ready, _)| ready.measured == 0)
+    }
+
+    /// What it takes to ask for the burdens once, as a number of comparisons.
+    fn weight(&self) -> usize {
+        let once: usize = self.rules.iter().map(|(_, ready, _)| ready.weight).sum();
+        // Each can turn at what it names and right after it.
+        let quantities = self.rules.iter().map(|(_, ready, _)| 2 * ready.measured);
+        let owed = self.obligations.len() + self.infringed.len();
+        once.saturating_mul(1 + quantities.sum::<usize>()).saturating_add(owed.saturating_mul(RULE_WEIGHT))
     }
 
     /// As [`Self::allows`], with the benefit of the doubt.
@@ -472,6 +566,19 @@ impl Node {
             Self::Test(test) => test_turns_after(test, asked.world, at),
             Self::Logical(_, of) => of.iter().filter_map(|node| node.turns_after(asked, at)).min(),
             Self::Sequence(of) => premise::constraints_turn_after(of, asked.world, at),
+        }
+    }
+
+    /// How many comparisons it is made of, those that follow one another included.
+    fn size(&self) -> usize {
+        match self {
+            Self::Times(_) | Self::Test(_) => 1,
+            Self::Logical(_, of) => of.iter().map(Self::size).sum(),
+            Self::Sequence(_) => {
+                let mut size = 1;
+                self.tests(&mut |_| size += 1);
+                size
+            }
         }
     }
 
