@@ -202,15 +202,34 @@ fn beyond(inner: &Policy, outer: &Policy, every_prohibition: bool) -> Option<Gap
             return Some(Gap { path, inner: None, outer: Some(outer) });
         }
     }
-    // What had to be done must still be done.
-    let kept: Vec<String> = of(inner, RuleKind::Obligation).iter().map(rule_text).collect();
+    // What had to be done must still be done, whoever may do whatever is allowed.
+    let kept: Vec<(Rule, String)> = of(inner, RuleKind::Obligation)
+        .into_iter()
+        .map(|rule| {
+            let text = rule_text(&rule);
+            (rule, text)
+        })
+        .collect();
+    let permissions = of(inner, RuleKind::Permission);
     for rule in of(outer, RuleKind::Obligation) {
-        if !kept.contains(&rule_text(&rule)) {
+        let text = rule_text(&rule);
+        let alike: Vec<&Rule> = kept.iter().filter(|(_, other)| *other == text).map(|(rule, _)| rule).collect();
+        let kept_for = |whom: &Rule| alike.iter().any(|other| reaches(other, whom));
+        let meets = |permission: &&Rule| conflict::same_things(&rule, permission);
+        if !kept_for(&rule) && !(alike.first().is_some() && permissions.iter().filter(meets).all(kept_for)) {
             let outer = format!("an obligation to {}", rule.action);
             return Some(Gap { path: "obligation".to_owned(), inner: None, outer: Some(outer) });
         }
     }
     None
+}
+
+/// Whether one rule is about everything that another is about, by target and assignee alone.
+fn reaches(wide: &Rule, narrow: &Rule) -> bool {
+    let covers = |wide: &Option<Thing>, narrow: &Option<Thing>| {
+        wide.is_none() || wide.as_ref().map(normal_thing) == narrow.as_ref().map(normal_thing)
+    };
+    covers(&wide.target, &narrow.target) && covers(&wide.assignee, &narrow.assignee)
 }
 
 /// `None` where the one rule covers nothing that the other does not. Otherwise the place of the

@@ -39,10 +39,7 @@ pub(super) fn voided_by(policy: &Policy) -> Option<(&Rule, &Rule)> {
 /// out for certain are they not in conflict.
 fn conflict(may: &Rule, must_not: &Rule) -> bool {
     let apart = |one: &Constraint| must_not.constraints.iter().any(|other| excludes(one, other));
-    same_action(may.action, must_not.action)
-        && same_thing(may.target.as_ref(), must_not.target.as_ref())
-        && same_thing(may.assignee.as_ref(), must_not.assignee.as_ref())
-        && !may.constraints.iter().any(apart)
+    same_action(may.action, must_not.action) && same_things(may, must_not) && !may.constraints.iter().any(apart)
 }
 
 /// Whether one action is the other, or part of it. What the IDS adds to ODRL's actions may be part of any.
@@ -51,6 +48,11 @@ fn same_action(one: &str, other: &str) -> bool {
         (Some(a), Some(b)) => is_part_of(a, b.name) || is_part_of(b, a.name),
         (None, _) | (_, None) => true,
     }
+}
+
+/// Whether two rules may be about one target and one assignee.
+pub(super) fn same_things(one: &Rule, other: &Rule) -> bool {
+    same_thing(one.target.as_ref(), other.target.as_ref()) && same_thing(one.assignee.as_ref(), other.assignee.as_ref())
 }
 
 /// Whether two rules may be about one thing: two that have names of their own are two, and nobody knows who belongs to

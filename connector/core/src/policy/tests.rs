@@ -1051,6 +1051,49 @@ fn a_request_is_compared_with_its_offer() {
     }
 }
 
+/// S19.
+#[test]
+fn an_obligation_of_somebody_else_is_another_one() {
+    use RelationKind::{Conflict, Equal, Narrower, Wider};
+    let obliged = |permission: Value, more: Option<Value>| {
+        let mut policy = json!({"permission": [{"action": "use"}]});
+        permission.as_object().unwrap().iter().for_each(|(key, value)| policy["permission"][0][key] = value.clone());
+        if let Some(more) = more {
+            policy["obligation"] = json!([{"action": "idsc:LOG"}]);
+            more.as_object().unwrap().iter().for_each(|(key, value)| policy["obligation"][0][key] = value.clone());
+        }
+        parse(&document(policy)).unwrap()
+    };
+    let (all, other) = (json!({}), json!({"target": "urn:other"}));
+    let club = |id: &str| json!({"assignee": {"@type": "PartyCollection", "source": id}});
+    for (offered, requested, relation) in [
+        ((&all, Some(&all)), (&all, Some(&other)), Wider),
+        ((&all, Some(&other)), (&all, Some(&all)), Narrower),
+        ((&all, Some(&other)), (&all, Some(&other)), Equal),
+        ((&all, Some(&other)), (&all, Some(&json!({"assignee": "urn:other"}))), Conflict),
+        ((&all, Some(&other)), (&all, None), Wider),
+        ((&all, None), (&all, Some(&other)), Narrower),
+        ((&all, Some(&all)), (&all, Some(&json!({"assignee": ME}))), Wider),
+        ((&all, Some(&club("urn:a"))), (&all, Some(&club("urn:b"))), Conflict),
+        ((&all, Some(&club("urn:a"))), (&all, Some(&club("urn:a"))), Equal),
+        // For whoever may still do anything it is kept.
+        ((&all, Some(&all)), (&json!({"assignee": ME}), Some(&json!({"assignee": ME}))), Narrower),
+        ((&all, Some(&all)), (&json!({"assignee": ME}), Some(&json!({"assignee": "urn:other"}))), Conflict),
+        ((&all, Some(&other)), (&json!({"target": "urn:data:1"}), Some(&other)), Narrower),
+    ] {
+        let [ours, theirs] = [offered, requested].map(|(permission, more)| obliged(permission.clone(), more.cloned()));
+        let found = compared(&ours, &theirs);
+        assert_eq!(found.relation, relation, "{offered:?} {requested:?}: {found:?}");
+        assert!(relation != Equal || terms_digest(&ours) == terms_digest(&theirs), "{offered:?} {requested:?}");
+    }
+    let terms = |policy: Value| document(policy);
+    let offer = terms(json!({"permission": [{"action": "use"}], "obligation": [{"action": "idsc:LOG"}]}));
+    let altered = terms(
+        json!({"permission": [{"action": "use"}], "obligation": [{"action": "idsc:LOG", "target": "urn:other"}]}),
+    );
+    assert_eq!(same_terms(&offer, &altered).unwrap_err().field.as_deref(), Some("obligation[0]"));
+}
+
 #[test]
 fn a_difference_is_named_in_words() {
     let may = |constraints: Value| json!({"permission": [{"action": "use", "constraint": constraints}]});
