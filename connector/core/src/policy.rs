@@ -156,8 +156,9 @@ pub struct Decision {
     pub uses_max: Option<u64>,
     /// Under which burdens bytes may flow, where the request is allowed.
     pub terms: StreamTerms,
-    /// The duties that come with it: those to do during and after an allowed use, and those to do
-    /// before one that is denied for want of them.
+    /// The duties that come with it: those to do as an allowed use begins, during and after it, and
+    /// those to do before one that is denied for want of them. A log that is to be made before the
+    /// use comes with one that is allowed: whoever lets it begin makes the log first, or does not.
     pub duties: Vec<DueDuty>,
     /// The operands whose values it depends on, by their canonical names.
     pub depends_on: BTreeSet<String>,

@@ -114,6 +114,9 @@ pub struct Capabilities {
     /// Whether an infringement of a prohibition can be recorded and is handed in with a decision, so that a remedy has
     /// something to follow.
     pub infringements: bool,
+    /// Whether it is seen that a payment which is due after a use was not made in time, and handed in with a decision, so
+    /// that a bill forbids further uses once it is overdue.
+    pub overdue_payments: bool,
     /// Whether each use is recorded before it begins, and refused where it cannot be.
     pub log_sink: bool,
     /// The systems that a use can be recorded in, by the name that a policy gives them, beside our own record.
@@ -143,6 +146,7 @@ impl Default for Capabilities {
             beginnings: BTreeSet::new(),
             stages: BTreeSet::new(),
             infringements: false,
+            overdue_payments: false,
             log_sink: false,
             log_targets: BTreeSet::new(),
             inform_counterparty: false,
@@ -162,6 +166,7 @@ impl Capabilities {
             beginnings: BTreeSet::from([FactSource::Peer, FactSource::Register, FactSource::AgreementRegister]),
             stages: StageKind::ALL.into(),
             infringements: true,
+            overdue_payments: true,
             log_sink: true,
             inform_counterparty: true,
             delete: true,

@@ -8,7 +8,7 @@ use kontor_vocab::odrl::terms::LEFT_OPERANDS;
 
 use super::capability::{Capabilities, StageKind};
 use super::conflict;
-use super::duty::DutyKind;
+use super::duty::{DutyKind, When};
 use super::fact::FactSource;
 use super::model::{Constraint, Logical, LogicalOperand, Policy, Rule, RuleKind, Test, Thing};
 use super::operand::operand;
@@ -248,9 +248,20 @@ impl Held<'_> {
             let missing = !can.sources.contains(&FactSource::AgreementRegister);
             missing.then(|| "no register of payments and consents is asked".to_owned())
         };
+        // A remedy or consequence follows something else than a use.
+        let hangs = matches!(duty.kind, RuleKind::Duty | RuleKind::Obligation);
+        let mut cure = "the rule without it";
         let missing = match &term.kind {
             _ if duty.kind == RuleKind::Remedy && !can.infringements => {
                 Some("infringements are not recorded".to_owned())
+            }
+            DutyKind::Compensate { .. } if hangs && term.when == When::After && !can.overdue_payments => {
+                cure = "a payment before the use";
+                Some("whether a payment that is due after the use is overdue is not seen".to_owned())
+            }
+            DutyKind::Inform { .. } if hangs && term.when == When::Before => {
+                cure = "after the use, which is told as it begins";
+                Some("nobody is told of a use before it begins".to_owned())
             }
             DutyKind::Compensate { .. } | DutyKind::ObtainConsent { .. } => register(),
             DutyKind::Log { .. } if !can.log_sink => Some("uses are not recorded".to_owned()),
@@ -274,7 +285,7 @@ impl Held<'_> {
         if let Some(missing) = missing {
             let message =
                 format!("the {} to `{}` is not carried out by this connector: {missing}", duty.kind, duty.action);
-            problems.push(problem(&duty.path, message, "the rule without it"));
+            problems.push(problem(&duty.path, message, cure));
         }
     }
 

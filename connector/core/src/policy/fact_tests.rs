@@ -394,6 +394,7 @@ fn an_obligation_is_borne_by_every_permission_that_it_is_about() {
         (json!({"action": "compensate", "constraint": first("gt")}), true, true),
         (json!({"action": "obtainConsent"}), false, true),
         (json!({"action": "idsc:LOG"}), true, true),
+        (json!({"action": "idsc:LOG", "constraint": first("lt")}), true, true),
         (json!({"action": "inform"}), true, true),
         (json!({"action": "inform", "constraint": first("lt")}), false, true),
         (json!({"action": "delete"}), true, true),

@@ -83,6 +83,11 @@ pub struct Plan {
 pub fn plan(policy: &Policy, capabilities: &Capabilities) -> Plan {
     let mut enforced = Vec::new();
     for rule in policy.rules.iter().filter(|rule| matches!(rule.kind, RuleKind::Permission | RuleKind::Prohibition)) {
+        if rule.kind == RuleKind::Prohibition && conflict::permission_wins(policy) {
+            // It decides nothing; only what follows its infringement is held to.
+            rule.duties.iter().for_each(|duty| duty_steps(duty, &mut enforced));
+            continue;
+        }
         if let Some(assignee) = rule.assignee.as_ref().and_then(|assignee| assignee.as_one()) {
             enforced.push(Step {
                 path: format!("{}.assignee", rule.path),
@@ -155,6 +160,10 @@ fn duty_steps(duty: &Rule, steps_so_far: &mut Vec<Step>) {
         return;
     }
     let phases = match &term.kind {
+        DutyKind::Compensate { .. } if term.when == When::After => vec![
+            how(Phase::TransferStart, Role::Provider, "nothing is handed over while a payment is overdue"),
+            how(Phase::InStream, Role::Provider, "the stream is cut where a payment is overdue"),
+        ],
         DutyKind::Compensate { .. } => vec![
             how(Phase::TransferStart, Role::Provider, "nothing is handed over before the payment is recorded"),
             how(Phase::InStream, Role::Provider, "the stream is cut where a payment ends"),

@@ -458,13 +458,24 @@ impl Burdens {
     }
 }
 
-/// A duty as it comes with a decision: with an allowed use what is to be done during and after it, with a denied one
+/// A duty as it comes with a decision: with an allowed use what is to be done as it begins, during and after it, with a denied one
 /// what should have been done before.
 fn due(duty: &Rule, at: At<'_>, allowed: bool) -> Vec<DueDuty> {
     let Some(term) = &duty.term else { return Vec::new() };
     let state = premise::state(duty, at.world, at.now);
     let wanted = if allowed {
-        !matches!(term.kind, DutyKind::Transform(_)) && (term.when != When::Before)
+        match term.kind {
+            DutyKind::Transform(_) => false,
+            // Whenever it is to be made, it is made as the use begins.
+            DutyKind::Log { .. } => true,
+            DutyKind::Compensate { .. }
+            | DutyKind::ObtainConsent { .. }
+            | DutyKind::Inform { .. }
+            | DutyKind::Delete { .. }
+            | DutyKind::NextPolicy { .. }
+            | DutyKind::Count
+            | DutyKind::Other { .. } => term.when != When::Before,
+        }
     } else {
         premise::done(duty, at) != Truth::True
     };

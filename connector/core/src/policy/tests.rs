@@ -1021,6 +1021,70 @@ fn a_policy_reads_as_plain_english() {
     }
 }
 
+/// S27.
+#[test]
+fn what_is_to_be_done_before_or_after_a_use_is_held_to_or_refused_with_its_cure() {
+    let with = |member: &str, duty: &Value| match member {
+        "obligation" => json!({"permission": [{"action": "use"}], "obligation": [duty]}),
+        _ => json!({"permission": [{"action": "use", "duty": [duty]}]}),
+    };
+    let when = |action: &str, when: &str| json!({"action": action, "constraint": [atom("event", when, json!({"@id": "odrl:policyUsage"}))]});
+    let untracked = Capabilities { overdue_payments: false, ..Capabilities::all() };
+    for (duty, capabilities, cure) in [
+        (when("compensate", "gt"), untracked.clone(), Some("a payment before the use")),
+        (when("compensate", "gt"), Capabilities::all(), None),
+        (when("compensate", "lt"), untracked.clone(), None),
+        (json!({"action": "compensate"}), untracked.clone(), None),
+        (when("inform", "lt"), Capabilities::all(), Some("after the use, which is told as it begins")),
+        (when("inform", "gt"), Capabilities::all(), None),
+        (when("inform", "eq"), Capabilities::all(), None),
+        (when("idsc:LOG", "lt"), Capabilities::all(), None),
+    ] {
+        for (member, path) in [("duty", "permission[0].duty[0]"), ("obligation", "obligation[0]")] {
+            for role in [Role::Provider, Role::Consumer] {
+                let capabilities = capabilities.clone().for_role(role);
+                let problems = unenforceable(&parse(&document(with(member, &duty))).unwrap(), &capabilities);
+                let found: Vec<_> =
+                    problems.iter().map(|problem| (problem.path.as_str(), problem.cure.as_str())).collect();
+                assert_eq!(found, cure.map(|cure| (path, cure)).into_iter().collect::<Vec<_>>(), "{duty} {problems:?}");
+            }
+        }
+    }
+    // A remedy follows no use, so that it is due after one says nothing of it.
+    let infringed =
+        json!({"action": "use", "remedy": [when("compensate", "gt")], "constraint": [atom("count", "gt", json!(9))]});
+    let policy = document(json!({"permission": [{"action": "use"}], "prohibition": [infringed]}));
+    assert_eq!(unenforceable(&parse(&policy).unwrap(), &untracked), vec![]);
+    // What the plan says of a bill is what becomes of it.
+    let how = |duty: &Value| {
+        let plan = plan(&parse(&document(with("duty", duty))).unwrap(), &Capabilities::all());
+        plan.enforced.into_iter().flat_map(|step| step.phases).map(|how| how.how).collect::<Vec<_>>()
+    };
+    assert!(how(&when("compensate", "gt")).iter().all(|how| how.contains("overdue")));
+    assert!(how(&when("compensate", "lt")).iter().any(|how| how.contains("before the payment")));
+    // A log before the use is the connector's to make, in the words of the IDS too.
+    let before = document(json!({"@type": "ids:ContractOffer", "ids:permission": [
+        {"ids:action": [{"@id": "idsc:USE"}], "ids:preDuty": [{"ids:action": [{"@id": "idsc:LOG"}]}]}]}));
+    let decision = decide(&before, &world("2030-01-01T12:00:00Z"));
+    let logs: Vec<_> = decision.duties.iter().map(|duty| (&duty.kind, duty.when)).collect();
+    assert_eq!((decision.allowed, logs), (true, vec![(&DutyKind::Log { target: None }, When::Before)]));
+}
+
+/// S20 and S33.
+#[test]
+fn a_plan_promises_nothing_of_a_prohibition_that_decides_nothing() {
+    let prohibition = json!({"action": "use", "assignee": "urn:other", "target": {"@type": "AssetCollection", "source": "urn:c"},
+        "constraint": [atom("dateTime", "gt", json!("2031-01-01T00:00:00Z"))], "remedy": [{"action": "compensate"}]});
+    for (strategy, steps) in [(None, 4), (Some("prohibit"), 4), (Some("perm"), 1)] {
+        let policy = meeting(strategy, json!({"action": "use"}), prohibition.clone());
+        let plan = plan(&parse(&policy).unwrap(), &Capabilities::all());
+        let paths: Vec<&str> = plan.enforced.iter().map(|step| step.path.as_str()).collect();
+        assert_eq!(paths.len(), steps, "{strategy:?}: {paths:?}");
+        assert!(paths.contains(&"prohibition[0].remedy[0]"), "{strategy:?}: {paths:?}");
+        assert_eq!(plan.refused, vec![], "{strategy:?}");
+    }
+}
+
 #[test]
 fn a_request_is_compared_with_its_offer() {
     let until = |day: u8| atom("dateTime", "lteq", json!(format!("2030-01-{day:02}T00:00:00Z")));
