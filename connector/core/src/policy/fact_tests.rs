@@ -94,6 +94,40 @@ fn a_fact_decides_and_what_is_unknown_does_not() {
 
 /// S22.
 #[test]
+fn a_connector_is_excluded_only_by_names_that_it_could_have() {
+    let print = |c: &str| format!("urn:sha256:{}", c.repeat(64));
+    let (mine, other) = (print("a"), print("b"));
+    let world = knowing("idsc:CONNECTOR", FactValue::names([ME, &mine]));
+    for (names, is, is_not) in [
+        (json!(ME), true, false),
+        (json!(mine), true, false),
+        (json!("did:web:other.example"), false, true),
+        (json!(other), false, true),
+        (json!(["did:web:other.example", other]), false, true),
+        (json!("https://consumer.example/connector"), false, false),
+        (json!("consumer.example"), false, false),
+        (json!("did:key:z6Mk"), false, false),
+        (json!("urn:connector:17"), false, false),
+        (json!(["did:web:other.example", "https://consumer.example"]), false, false),
+        (json!(["https://consumer.example", ME]), true, false),
+    ] {
+        let prohibited = |constraint: Value| {
+            let prohibition = json!([{"action": "use", "constraint": [constraint]}]);
+            policy(json!({"permission": [{"action": "use"}], "prohibition": prohibition}))
+        };
+        for (operator, holds, fails) in [("isAnyOf", is, is_not), ("isNoneOf", is_not, is)] {
+            let condition = || atom("idsc:CONNECTOR", operator, names.clone());
+            assert_eq!(decide(&under(condition()), &world).allowed, holds, "{operator} {names}");
+            assert_eq!(decide(&prohibited(condition()), &world).allowed, fails, "prohibited: {operator} {names}");
+        }
+    }
+    // Nobody showed a certificate.
+    let nameless = knowing("idsc:CONNECTOR", FactValue::names::<&str>([]));
+    assert!(!decide(&under(atom("idsc:CONNECTOR", "neq", json!(other))), &nameless).allowed);
+}
+
+/// S22.
+#[test]
 fn a_decision_ends_where_a_fact_ends() {
     let until = at("2030-01-02T00:00:00Z");
     let mut world = noon();

@@ -1,6 +1,8 @@
 //! What must hold of a rule beside its conditions: that parties and assets belong to its collections, and that its
 //! duties are done. And whether a comparison holds with what is known.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::duty::{DutyKind, DutyState, Standing, When};
@@ -324,6 +326,7 @@ fn turn_of(at: Timestamp, after: Timestamp) -> Option<Timestamp> {
 /// What a fact says, of its own kind; of another kind it says nothing.
 fn asked(test: &FactTest, at: At<'_>) -> Truth {
     match (&test.ask, known(at.world.facts.get(&test.operand), at.now)) {
+        (Ask::Names(names), Some(FactValue::Names(found))) if test.operand == CONNECTOR => named(names, found),
         (Ask::Names(names), Some(FactValue::Names(found))) => related(names, &found.iter().collect::<Vec<_>>()),
         (Ask::Level { allowed, levels }, Some(FactValue::Level(level))) if levels.contains(level) => {
             Truth::of(allowed.contains(level))
@@ -333,6 +336,34 @@ fn asked(test: &FactTest, at: At<'_>) -> Truth {
             Truth::of(comparison.holds(found, wanted))
         }
         _ => Truth::Unknown,
+    }
+}
+
+/// The operand of the receiving connector.
+const CONNECTOR: &str = "idsc:CONNECTOR";
+
+/// Whether a connector has the names of a test. Its certificate gives it one name of a form: of a participant, and of
+/// the certificate itself. That it has another one of such a form is ruled out, and of any other form it is not known.
+fn named(test: &NameTest, found: &BTreeSet<String>) -> Truth {
+    let has = |name: &String| match form(name) {
+        _ if found.contains(name) => Truth::True,
+        Some(of) if found.iter().any(|known| form(known) == Some(of)) => Truth::False,
+        Some(_) | None => Truth::Unknown,
+    };
+    let names = test.names.iter().map(has);
+    match test.relation {
+        NameRelation::AnyOf | NameRelation::PartOf => Truth::any(names),
+        NameRelation::NoneOf => Truth::any(names).negated(),
+        NameRelation::AllOf | NameRelation::HasPart => Truth::all(names),
+    }
+}
+
+/// The form of a name: the method of a DID, the namespace of a URN.
+fn form(name: &str) -> Option<(&str, &str)> {
+    let mut parts = name.splitn(3, ':');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(scheme @ ("did" | "urn")), Some(of), Some(_)) => Some((scheme, of)),
+        _ => None,
     }
 }
 
