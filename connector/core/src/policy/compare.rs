@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::capability::Capabilities;
-use super::conflict;
+use super::conflict::{self, meet, within as all_within};
 use super::enforce::unenforceable;
 use super::model::{Ask, Comparison, Conflict, Constraint, NameRelation, Policy, Rule, RuleKind, Test, Thing};
 use super::normalise::{conjunction, frame, in_words, normal_thing, rule_text, terms_digest};
@@ -324,9 +324,9 @@ fn test_implies(have: &Test, wanted: &Test) -> bool {
         (Test::Fields(x), Test::Fields(y)) => x == y,
         (Test::Rate(..), Test::Rate(..)) => have == wanted,
         (Test::Fact(have), Test::Fact(wanted)) => have.operand == wanted.operand && ask_implies(&have.ask, &wanted.ask),
-        (Test::Recipient(true, a), Test::Recipient(true, b)) => a.iter().all(|id| b.contains(id)),
-        (Test::Recipient(false, a), Test::Recipient(false, b)) => b.iter().all(|id| a.contains(id)),
-        (Test::Recipient(true, a), Test::Recipient(false, b)) => a.iter().all(|id| !b.contains(id)),
+        (Test::Recipient(true, a), Test::Recipient(true, b)) => all_within(a, b),
+        (Test::Recipient(false, a), Test::Recipient(false, b)) => all_within(b, a),
+        (Test::Recipient(true, a), Test::Recipient(false, b)) => !meet(a, b),
         _ => false,
     }
 }
@@ -341,10 +341,9 @@ fn ask_implies(have: &Ask, wanted: &Ask) -> bool {
             all == levels && a.iter().all(|level| b.contains(level))
         }
         (Ask::Names(a), Ask::Names(b)) if a.every == b.every && a.taxonomy == b.taxonomy => {
-            let within = |a: &[String], b: &[String]| a.iter().all(|name| b.contains(name));
             match (a.relation, b.relation) {
-                (AnyOf | PartOf, PartOf) | (AnyOf, AnyOf) => within(&a.names, &b.names),
-                (NoneOf, NoneOf) | (AllOf, AllOf) | (HasPart | AllOf, HasPart) => within(&b.names, &a.names),
+                (AnyOf | PartOf, PartOf) | (AnyOf, AnyOf) => all_within(&a.names, &b.names),
+                (NoneOf, NoneOf) | (AllOf, AllOf) | (HasPart | AllOf, HasPart) => all_within(&b.names, &a.names),
                 _ => false,
             }
         }

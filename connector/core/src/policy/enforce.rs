@@ -7,7 +7,7 @@ use kontor_vocab::odrl::PolicyDocument;
 use kontor_vocab::odrl::terms::LEFT_OPERANDS;
 
 use super::capability::{Capabilities, StageKind};
-use super::conflict;
+use super::conflict::{self, Void};
 use super::duty::{DutyKind, When};
 use super::fact::FactSource;
 use super::model::{Constraint, Logical, LogicalOperand, Policy, Rule, RuleKind, Test, Thing};
@@ -78,11 +78,12 @@ pub(super) fn policy_problems(policy: &Policy) -> Vec<Problem> {
             "a policy that stands alone: an operator's own is written out when it is stored, a peer's must come so";
         problems.push(problem("inheritFrom", message, cure));
     }
-    if let Some((may, must_not)) = conflict::voided_by(policy) {
-        let message = format!(
-            "`{}` and `{}` may meet, and the policy says that it is void where a permission and a prohibition do",
-            may.path, must_not.path
-        );
+    if let Some(void) = conflict::voided_by(policy) {
+        let which = match void {
+            Void::Meet(may, must_not) => format!("`{}` and `{}` may meet", may.path, must_not.path),
+            Void::TooMany => "there are too many conditions to know that they do not meet".to_owned(),
+        };
+        let message = format!("{which}, and the policy says that it is void where a permission and a prohibition do");
         let cure = "a permission and a prohibition that no request can have both, or `prohibit`";
         problems.push(problem("conflict", message, cure));
     }

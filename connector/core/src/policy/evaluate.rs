@@ -38,7 +38,7 @@ pub fn evaluate(policy: &Policy, request: &Request, world: &World) -> Decision {
         terms,
         duties,
         depends_on: depends_on(policy, request),
-        reasons: Reasons::of(policy, request, world, allowed),
+        reasons: Reasons::of(&prepared, request, world, allowed),
     }
 }
 
@@ -254,9 +254,10 @@ struct Reasons<'a> {
 }
 
 impl<'a> Reasons<'a> {
-    fn of(policy: &Policy, request: &'a Request, world: &'a World, allowed: bool) -> Vec<Reason> {
+    fn of(prepared: &Prepared<'_>, request: &'a Request, world: &'a World, allowed: bool) -> Vec<Reason> {
+        let policy = prepared.policy();
         let mut says = Self { request, world, reasons: Vec::new() };
-        for problem in enforce::policy_problems(policy) {
+        for problem in prepared.problems() {
             says.say(&problem.path, format!("{}: nothing is allowed under such a policy", problem.message));
         }
         for rule in &policy.rules {

@@ -124,7 +124,7 @@ fn names(operator: Operator, right: &[Operand], every: bool, parts: bool, taxono
     names.sort();
     names.dedup();
     let taxonomy = if parts { Arc::clone(taxonomy) } else { Arc::default() };
-    Some(Ask::Names(NameTest { relation, every, names, taxonomy }))
+    Some(Ask::Names(NameTest { relation, every, names, parts, taxonomy }))
 }
 
 fn level(operator: Operator, right: &[Operand], levels: &[String]) -> Result<Option<Ask>, Problem> {

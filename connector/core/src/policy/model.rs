@@ -387,6 +387,8 @@ pub struct NameTest {
     pub every: bool,
     /// The other names, sorted, without repetitions.
     pub names: Vec<String>,
+    /// Whether names may have parts, whichever do.
+    pub parts: bool,
     /// Which names are parts of which.
     pub taxonomy: Arc<Taxonomy>,
 }

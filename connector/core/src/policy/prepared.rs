@@ -13,7 +13,7 @@ use super::model::{Constraint, LogicalOperand, Policy, Rule, RuleKind, Test};
 use super::permit::{Rate, StreamTerms, Transform};
 use super::premise::{self, At, duty_turns_after, test_turns_after, tested};
 use super::times::Times;
-use super::{Request, World};
+use super::{Problem, Request, World};
 
 /// A policy made ready to be asked many times.
 ///
@@ -30,8 +30,8 @@ use super::{Request, World};
 pub struct Prepared<'a> {
     policy: Cow<'a, Policy>,
     rules: Vec<Ready>,
-    /// Something about the policy as a whole that cannot be held to: nothing is allowed under it.
-    void: bool,
+    /// What about the policy as a whole cannot be held to: with one of them nothing is allowed under it.
+    problems: Vec<Problem>,
     /// A permission that holds wins over every prohibition.
     permission_wins: bool,
 }
@@ -106,9 +106,14 @@ impl<'a> Prepared<'a> {
                 ready
             })
             .collect();
-        let void = !enforce::policy_problems(&policy).is_empty();
+        let problems = enforce::policy_problems(&policy);
         let permission_wins = conflict::permission_wins(&policy);
-        Self { policy, rules, void, permission_wins }
+        Self { policy, rules, problems, permission_wins }
+    }
+
+    /// What about the policy as a whole cannot be held to.
+    pub(super) fn problems(&self) -> &[Problem] {
+        &self.problems
     }
 
     /// The policy itself.
@@ -223,7 +228,7 @@ impl<'a> Prepared<'a> {
             rules: Vec::new(),
             obligations: Vec::new(),
             infringed: Vec::new(),
-            void: self.void,
+            void: !self.problems.is_empty(),
             request,
             world,
         };

@@ -234,6 +234,7 @@ fn conditions_that_can_never_hold_together_are_no_conflict() {
     let to = |operator: &str, who: Value| atom("recipient", operator, who);
     let purpose = |operator: &str, names: Value| atom("purpose", operator, names);
     let event = |operator: &str, names: Value| atom("event", operator, names);
+    let media = |operator: &str, names: Value| atom("media", operator, names);
     let level = |operator: &str| atom("idsc:SECURITY_LEVEL", operator, json!("idsc:TRUST_SECURITY_PROFILE"));
     for (one, other, void) in [
         (when("lt"), when("gteq"), false),
@@ -251,8 +252,12 @@ fn conditions_that_can_never_hold_together_are_no_conflict() {
         (to("eq", json!("urn:a")), to("isAnyOf", json!(["urn:b", "urn:c"])), false),
         (to("eq", json!("urn:a")), to("isAnyOf", json!(["urn:b", "urn:a"])), true),
         (to("isAnyOf", json!(["urn:a"])), to("isNoneOf", json!(["urn:a", "urn:b"])), false),
-        (purpose("eq", json!("urn:x")), purpose("eq", json!("urn:y")), false),
-        (purpose("eq", json!("urn:x")), purpose("neq", json!("urn:x")), false),
+        // Purposes and places may have parts, whether an operator says so or not.
+        (purpose("eq", json!("urn:x")), purpose("eq", json!("urn:y")), true),
+        (purpose("eq", json!("urn:x")), purpose("neq", json!("urn:x")), true),
+        (media("eq", json!("urn:x")), media("eq", json!("urn:y")), false),
+        (media("eq", json!("urn:x")), media("neq", json!("urn:x")), false),
+        (media("isAnyOf", json!(["urn:x", "urn:z"])), media("neq", json!("urn:x")), true),
         (purpose("isAnyOf", json!(["urn:x", "urn:z"])), purpose("neq", json!("urn:x")), true),
         // Two events may go on at once.
         (event("eq", json!("urn:x")), event("eq", json!("urn:y")), true),
@@ -287,6 +292,26 @@ fn conditions_that_can_never_hold_together_are_no_conflict() {
         let policy = parse(&meeting(Some("invalid"), permission.clone(), prohibition.clone())).unwrap();
         let found = unenforceable(&policy, &Capabilities::all()).iter().any(|problem| problem.path == "conflict");
         assert_eq!(found, void, "{permission} and {prohibition}");
+    }
+}
+
+/// S33: whatever an operator says is part of what.
+#[test]
+fn a_policy_is_void_for_every_operator_or_for_none() {
+    let parts = Taxonomy::new([("urn:DE", "urn:EU"), ("urn:BY", "urn:DE")]);
+    let mine = Vocabulary { parts, ..Vocabulary::default() };
+    for operand in ["spatial", "purpose", "media", "event"] {
+        for (ours, theirs) in [("eq", "eq"), ("eq", "neq"), ("isPartOf", "neq"), ("isAllOf", "isNoneOf")] {
+            let rule = |operator: &str, name: &str| json!({"action": "use", "constraint": [atom(operand, operator, json!(name))]});
+            for name in ["urn:DE", "urn:FR"] {
+                let policy = meeting(Some("invalid"), rule(ours, "urn:DE"), rule(theirs, name));
+                let void = |vocabulary: &Vocabulary| {
+                    let policy = parse_with(&policy, vocabulary).unwrap();
+                    unenforceable(&policy, &Capabilities::all()).iter().any(|problem| problem.path == "conflict")
+                };
+                assert_eq!(void(&mine), void(&Vocabulary::default()), "{operand} {ours} urn:DE, {theirs} {name}");
+            }
+        }
     }
 }
 
