@@ -108,6 +108,7 @@ pub struct Control {
     /// Counts up with every change of a fact.
     pub(crate) facts_epoch: AtomicU64,
     pub(crate) publications: Mutex<HashMap<String, publish::PublicationState>>,
+    statement: OnceLock<capability::Statement>,
     changes: broadcast::Sender<ProcessId>,
     this: OnceLock<std::sync::Weak<Control>>,
 }
@@ -128,6 +129,7 @@ impl Control {
             interests: Mutex::default(),
             facts_epoch: AtomicU64::new(0),
             publications: Mutex::default(),
+            statement: OnceLock::new(),
             changes: broadcast::channel(1024).0,
             this: OnceLock::new(),
         });

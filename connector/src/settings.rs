@@ -261,6 +261,7 @@ impl Policy {
             // The registers know since when a fact is written down, not since when it holds.
             beginnings: std::collections::BTreeSet::new(),
             infringements: false,
+            overdue_payments: false,
             stages: StageKind::ALL.into(),
             log_sink: self.log.is_some(),
             log_targets,

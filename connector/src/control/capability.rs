@@ -31,8 +31,12 @@ impl Control {
 
     /// What this connector enforces, on either side.
     #[must_use]
-    pub fn statement(&self) -> Statement {
-        Statement { participant: self.participant().clone(), document: policy::describe(&self.parts.capabilities) }
+    pub fn statement(&self) -> &Statement {
+        // Asked of the engine term by term, once: the settings stay as they are.
+        self.statement.get_or_init(|| Statement {
+            participant: self.participant().clone(),
+            document: policy::describe(&self.parts.capabilities),
+        })
     }
 
     /// Where peers read it: beside the messages of the protocol, which knows no such document.

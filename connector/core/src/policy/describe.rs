@@ -159,21 +159,26 @@ fn samples() -> [Value; 4] {
     ]
 }
 
-/// Duties to try an action with, until one has all the parameters that it needs.
-fn duty_samples(action: &str) -> [Value; 5] {
+/// Duties to try an action with, until one has all the parameters that it needs. Those of the IDS may need some.
+fn duty_samples(action: &str) -> Vec<Value> {
     let refined = |parameters: &[(&str, &str)]| {
         let refinement: Vec<Value> =
             parameters.iter().map(|(name, value)| sample_constraint(name, "eq", json!(value))).collect();
         json!({ "action": { "rdf:value": { "@id": action }, "refinement": refinement } })
     };
     let field = ("idsc:JSON_PATH", "$.sample");
-    [
-        json!({ "action": action }),
-        json!({ "action": action, "hasPolicy": "urn:kontor:sample" }),
-        refined(&[field]),
-        refined(&[field, ("idsc:REPLACE_WITH", "sample")]),
-        refined(&[field, ("idsc:OPERAND", "1")]),
-    ]
+    let mut samples = vec![json!({ "action": action })];
+    if action == "nextPolicy" {
+        samples.push(json!({ "action": action, "hasPolicy": "urn:kontor:sample" }));
+    }
+    if action.starts_with("idsc:") {
+        samples.extend([
+            refined(&[field]),
+            refined(&[field, ("idsc:REPLACE_WITH", "sample")]),
+            refined(&[field, ("idsc:OPERAND", "1")]),
+        ]);
+    }
+    samples
 }
 
 /// What a connector with these capabilities holds to, on either side of an agreement.
@@ -181,7 +186,7 @@ fn duty_samples(action: &str) -> [Value; 5] {
 pub fn describe(capabilities: &Capabilities) -> CapabilityDocument {
     let asking = Asking { sides: [Role::Provider, Role::Consumer].map(|role| capabilities.clone().for_role(role)) };
     let use_with = |member: &str, value: Value| json!({ "permission": [{ "action": "use", member: value }] });
-    let duties = |action: &str| duty_samples(action).map(|duty| use_with("duty", json!([duty]))).into();
+    let duties = |action: &str| duty_samples(action).into_iter().map(|duty| use_with("duty", json!([duty]))).collect();
     // A permission and a prohibition that do not meet: one policy that no strategy voids.
     let counted =
         |operator: &str| json!({ "action": "use", "constraint": [sample_constraint("count", operator, json!(1))] });
@@ -210,14 +215,14 @@ pub fn describe(capabilities: &Capabilities) -> CapabilityDocument {
         duties: asking.actions(duties),
         obligations: asking.actions(|action| {
             let obligation = |duty| json!({ "permission": [{ "action": "use" }], "obligation": [duty] });
-            duty_samples(action).map(obligation).into()
+            duty_samples(action).into_iter().map(obligation).collect()
         }),
         remedies: asking.actions(|action| {
             let remedy = |duty| {
                 let prohibition = json!([{ "action": "use", "remedy": [duty] }]);
                 json!({ "permission": [{ "action": "use" }], "prohibition": prohibition })
             };
-            duty_samples(action).map(remedy).into()
+            duty_samples(action).into_iter().map(remedy).collect()
         }),
     }
 }
@@ -266,8 +271,10 @@ impl Asking {
     fn planned(&self, policy: Value) -> Option<Vec<Enforcement>> {
         let document = PolicyDocument::from_value(policy).ok()?;
         let mut found: Option<Vec<Enforcement>> = None;
+        let [side, _] = &self.sides;
+        let policy = parse_with(&document, &side.vocabulary).ok()?;
         for side in &self.sides {
-            let plan = plan(&parse_with(&document, &side.vocabulary).ok()?, side);
+            let plan = plan(&policy, side);
             if plan.refused.is_empty() {
                 let ours = plan.enforced.into_iter().flat_map(|step| step.phases).filter(|how| how.by == side.role);
                 found.get_or_insert_default().extend(ours);

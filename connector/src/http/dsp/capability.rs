@@ -17,5 +17,5 @@ pub(super) fn routes() -> Router<Arc<Control>> {
 
 /// For every verified participant.
 async fn capabilities(State(control): State<Arc<Control>>, _: Extension<VerifiedPeer>) -> Json<Statement> {
-    Json(control.statement())
+    Json(control.statement().clone())
 }

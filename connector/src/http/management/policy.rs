@@ -122,7 +122,7 @@ fn with_text(mut value: Value, text: String) -> Value {
 }
 
 async fn capabilities(State(control): State<Arc<Control>>) -> Answer {
-    Ok(ok(&control.statement()))
+    Ok(ok(control.statement()))
 }
 
 async fn templates(State(control): State<Arc<Control>>) -> Answer {
