@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use jiff::Timestamp;
 use kontor_core::id::ParticipantId;
+use kontor_core::policy::model::Rule;
 use kontor_core::policy::{
     ASSIGNEE_COLLECTIONS, DutyKey, DutyState, FactValue, Facts, Request, Standing, TARGET_COLLECTIONS, World, parse,
 };
@@ -82,16 +83,19 @@ pub(crate) fn case(bytes: &[u8]) -> (Value, Request, World) {
     (policy(&mut choices), request(&mut choices), world(&mut choices, &keys))
 }
 
-/// The keys of the duties that are generated, by their actions: the engine's, because states are kept by them.
+/// The keys of the duties that are generated, by their actions, and of obligations by `obligation to` an action: the engine's, because states are kept by them.
 pub(crate) fn keys() -> &'static BTreeMap<String, DutyKey> {
     static KEYS: LazyLock<BTreeMap<String, DutyKey>> = LazyLock::new(|| {
         #[expect(clippy::unwrap_used, reason = "the duties are below")]
         let key = |action: &&str| {
-            let policy = json!({"permission": [{"action": "use", "duty": [duty(action)]}]});
+            let policy =
+                json!({"permission": [{"action": "use", "duty": [duty(action)]}], "obligation": [duty(action)]});
             let policy = parse(&PolicyDocument::from_value(policy).unwrap()).unwrap();
-            ((*action).to_owned(), policy.rules[0].duties[0].term.clone().unwrap().key)
+            let [duty, obligation] = [&policy.rules[0].duties[0], &policy.rules[1]];
+            let key = |rule: &Rule| rule.term.clone().unwrap().key;
+            [((*action).to_owned(), key(duty)), (format!("obligation to {action}"), key(obligation))]
         };
-        DUTIES.iter().map(key).collect()
+        DUTIES.iter().flat_map(key).collect()
     });
     &KEYS
 }
@@ -112,6 +116,19 @@ pub(crate) fn policy(choices: &mut Choices<'_>) -> Value {
     }
     if policy.get("permission").is_none() && policy.get("prohibition").is_none() {
         policy["permission"] = json!([{"action": "use"}]);
+    }
+    if choices.once_in(8) {
+        let mut obligation = choices.one(&DUTIES.map(duty));
+        if choices.once_in(2) {
+            obligation["assignee"] = match choices.below(3) {
+                0 => json!({"@type": "PartyCollection", "@id": choices.one(&COLLECTIONS)}),
+                _ => json!(choices.one(&PARTIES)),
+            };
+        }
+        if choices.once_in(3) {
+            obligation["target"] = json!(choices.one(&ASSETS));
+        }
+        policy["obligation"] = json!([obligation]);
     }
     if choices.once_in(4) {
         policy["conflict"] = json!(choices.one(&["perm", "prohibit"]));

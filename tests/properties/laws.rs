@@ -49,7 +49,7 @@ fn renamed(value: &Value, sequence: bool, choices: &mut Choices<'_>) -> Value {
 fn atomised(policy: &Value) -> Value {
     let mut whole = policy.clone();
     let common = |member: &str| policy.get(member).cloned();
-    for member in ["permission", "prohibition"] {
+    for member in ["permission", "prohibition", "obligation"] {
         let Some(rules) = policy.get(member).and_then(Value::as_array) else { continue };
         let mut rules: Vec<Value> = rules.clone();
         for part in ["action", "target", "assignee"] {
@@ -168,7 +168,7 @@ proptest! {
 fn generated_cases_are_allowed_and_denied_and_end() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let (mut allowed, mut ends, mut counted) = (0, 0, 0);
-    for _ in 0..500 {
+    for _ in 0..1_000 {
         let (policy, request, world) = case().new_tree(&mut runner).unwrap().current();
         let decision = decide(&policy, &request, &world);
         allowed += usize::from(decision.allowed);
@@ -176,7 +176,7 @@ fn generated_cases_are_allowed_and_denied_and_end() {
         counted += usize::from(decision.uses_max.is_some_and(|uses| uses > 0));
     }
     assert!(
-        allowed > 100 && allowed < 400 && ends > 15 && counted > 2,
+        allowed > 200 && allowed < 800 && ends > 30 && counted > 4,
         "{allowed} allowed, {ends} end, {counted} counted"
     );
 }

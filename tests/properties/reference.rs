@@ -12,16 +12,22 @@ use serde_json::Value;
 
 use super::generate::{ACTIONS, LEVELS};
 
-/// The keys under which the states of duties are known, by the duties' actions.
+/// The keys under which the states of duties are known, by the duties' actions; those of obligations by `obligation to`
+/// an action.
 pub(crate) type Keys = BTreeMap<String, DutyKey>;
 
-/// S1, S2 and S33: some permission holds, and every prohibition is known not to, unless a permission wins.
+/// S1, S2, S27 and S33: some permission holds, every prohibition is known not to, unless a permission wins, and what
+/// obliges is done.
 pub(crate) fn allowed(policy: &Value, request: &Request, world: &World, keys: &Keys) -> bool {
     let holds = |member: &str| -> Vec<Option<bool>> {
         atomised(policy, member).iter().map(|rule| rule_holds(rule, request, world, keys)).collect()
     };
     holds("permission").contains(&Some(true))
         && (policy["conflict"] == "perm" || holds("prohibition").iter().all(|truth| *truth == Some(false)))
+        && atomised(policy, "obligation").iter().all(|duty| {
+            let about = every_way(&about_things(duty, request, world), &|truths| truths.iter().all(|truth| *truth));
+            about == Some(false) || done(duty, world, keys) == Some(true)
+        })
 }
 
 /// S10: the first instant after now at which [`allowed`] has another answer, found by asking at every instant that
@@ -103,6 +109,17 @@ fn atomised(policy: &Value, member: &str) -> Vec<Value> {
 /// S3: all that a rule asks for.
 fn rule_holds(rule: &Value, request: &Request, world: &World, keys: &Keys) -> Option<bool> {
     let mut truths = vec![about_action(rule, request)];
+    truths.extend(about_things(rule, request, world));
+    if rule["is"] == "permission" {
+        truths.extend(many(rule.get("duty")).iter().map(|duty| done(duty, world, keys)));
+    }
+    truths.extend(many(rule.get("constraint")).iter().map(|constraint| holds(constraint, request, world)));
+    every_way(&truths, &|truths| truths.iter().all(|truth| *truth))
+}
+
+/// Whether the target and the assignee of a rule are those of the request.
+fn about_things(rule: &Value, request: &Request, world: &World) -> Vec<Option<bool>> {
+    let mut truths = Vec::new();
     for (named, asked) in
         [(&rule["target"], request.target.as_deref()), (&rule["assignee"], Some(request.assignee.as_str()))]
     {
@@ -114,11 +131,7 @@ fn rule_holds(rule: &Value, request: &Request, world: &World, keys: &Keys) -> Op
             _ => truths.push(None),
         }
     }
-    if rule["is"] == "permission" {
-        truths.extend(many(rule.get("duty")).iter().map(|duty| done(duty, world, keys)));
-    }
-    truths.extend(many(rule.get("constraint")).iter().map(|constraint| holds(constraint, request, world)));
-    every_way(&truths, &|truths| truths.iter().all(|truth| *truth))
+    truths
 }
 
 /// Who or what is known to be part of a collection is in it; who asks for a whole collection asks for what is in it.
@@ -141,7 +154,8 @@ fn belongs(collection: &Value, asked: Option<&str>, world: &World) -> Option<boo
 /// done leaves the use in doubt. What was done late is good without consequences.
 fn done(duty: &Value, world: &World, keys: &Keys) -> Option<bool> {
     let action = duty["action"].as_str()?;
-    let standing = keys.get(action).and_then(|key| world.duties.get(key));
+    let name = if duty["is"] == "obligation" { format!("obligation to {action}") } else { action.to_owned() };
+    let standing = keys.get(&name).and_then(|key| world.duties.get(key));
     let state = standing.filter(|standing| standing.until.is_none_or(|until| world.now < until));
     match state.map_or(DutyState::Pending, |standing| standing.state) {
         DutyState::Fulfilled | DutyState::Late => Some(true),

@@ -11,7 +11,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use super::literal::{self, Duration};
-use super::model::{Atomic, Constraint, Operator, Rule, RuleKind, Thing};
+use super::model::{Atomic, Constraint, Operator, Policy, Rule, RuleKind, Thing};
 use super::normalise::{duty_text, hex_digest, rule_text};
 use super::operand::canonical_name;
 use super::permit::{FieldPath, Transform};
@@ -220,6 +220,25 @@ pub struct DueDuty {
     pub when: When,
     /// How far it is.
     pub state: DutyState,
+}
+
+/// Every duty of which a decision under a policy may ask how far it is, each once: those of permissions, obligations,
+/// and what follows where something was not done or was infringed. All are pending here. Whoever hands in states hands
+/// in those of these, and not of the duties alone that come with one decision: a denial brings those for want of which
+/// it is one, and another may be overdue.
+#[must_use]
+pub fn duties(policy: &Policy) -> Vec<DueDuty> {
+    fn collect(rule: &Rule, found: &mut BTreeMap<DutyKey, DueDuty>) {
+        if let Some(DutyTerm { kind, when, key }) = &rule.term {
+            let (path, kind) = (rule.path.clone(), kind.clone());
+            let due = DueDuty { path, key: key.clone(), kind, when: *when, state: DutyState::Pending };
+            found.entry(key.clone()).or_insert(due);
+        }
+        rule.duties.iter().for_each(|duty| collect(duty, found));
+    }
+    let mut found = BTreeMap::new();
+    policy.rules.iter().for_each(|rule| collect(rule, &mut found));
+    found.into_values().collect()
 }
 
 /// What a duty asks for and when, read from its rule.

@@ -652,6 +652,33 @@ fn burdens_are_borne_unless_a_permission_has_none() {
     assert!(!decide(&under(json!({"or": [rate]})), &noon()).allowed);
 }
 
+/// S28: what is overdue though another duty is what a use waits for.
+#[test]
+fn every_duty_that_a_decision_asks_for_is_listed() {
+    let log = json!({"action": "idsc:LOG", "consequence": [{"action": "obtainConsent"}]});
+    let policy = policy(json!({
+        "permission": [{"action": "use", "duty": [{"action": "compensate"}, log]}, {"action": "use", "duty": [log]}],
+        "prohibition": [{"action": "use", "target": "urn:data:2", "remedy": [{"action": "compensate"}]}],
+        "obligation": [{"action": "delete"}]}));
+    let all = duties(&policy);
+    let mut paths: Vec<&str> = all.iter().map(|due| due.path.as_str()).collect();
+    paths.sort_unstable();
+    let first = "permission[0].duty[1]";
+    let consequence = format!("{first}.consequence[0]");
+    assert_eq!(paths, ["obligation[0]", "permission[0].duty[0]", first, &consequence, "prohibition[0].remedy[0]"]);
+    // One of them alone keeps the use from beginning, and a denial for want of another does not bring it.
+    let state = |due: &DueDuty, state: DutyState| (due.key.clone(), Standing { state, until: None });
+    let mut world = noon();
+    for (key, standing) in all.iter().map(|due| state(due, DutyState::Fulfilled)) {
+        world.duties.insert(key, standing);
+    }
+    assert!(decide(&policy, &world).allowed);
+    let overdue = all.iter().find(|due| due.path == "obligation[0]").unwrap();
+    let (key, standing) = state(overdue, DutyState::Violated);
+    world.duties.insert(key, standing);
+    assert!(!decide(&policy, &world).allowed);
+}
+
 /// S10.
 #[test]
 fn a_decision_turns_where_its_terms_and_duties_do() {
