@@ -314,7 +314,7 @@ impl Control {
                 if !then.allowed {
                     break;
                 }
-                if then.terms != decision.terms || keys(&then) != keys(&decision) {
+                if then.terms != decision.terms || duties_with(&then) != duties_with(&decision) {
                     return Ok(Ok((decision, true)));
                 }
                 decision.valid_until = then.valid_until;
@@ -569,9 +569,9 @@ fn all_due(model: &policy::Policy, states: &DutyStates) -> Vec<DueDuty> {
     first.filter_map(due).collect()
 }
 
-/// Which duties come with a decision.
-fn keys(decision: &Decision) -> BTreeSet<&DutyKey> {
-    decision.duties.iter().map(|duty| &duty.key).collect()
+/// Which duties come with a decision, and how far they are.
+fn duties_with(decision: &Decision) -> BTreeSet<(&DutyKey, DutyState)> {
+    decision.duties.iter().map(|duty| (&duty.key, duty.state)).collect()
 }
 
 fn insert_all(facts: &mut Facts, source: FactSource, records: &[FactRecord], now: Timestamp, vocabulary: &Vocabulary) {
