@@ -129,8 +129,8 @@ fn result_page(edc: &Edc, found: &[Checked], runs: u32, slowest: f64) -> Result<
          - Push (`HttpData-PUSH`) is not built in Kontor; both sides are told so and end.\n\n\
          ## What EDC loses\n\n\
          Polling every 10 ms, EDC now and then sends one move twice under two message identifiers, or forgets a state that a\n\
-         message of ours led to. Kontor refuses the second as a move that is not possible any more, and EDC ends. Such\n\
-         negotiations are counted above as lost by EDC.\n",
+         message of ours led to. Kontor takes the second for the repetition that it is. Where EDC forgot a state it ends\n\
+         what it does not know any more; such negotiations are counted above as lost by EDC.\n",
     );
     Ok(page)
 }
