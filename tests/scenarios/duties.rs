@@ -201,7 +201,7 @@ async fn a_notice_survives_the_death_of_who_owes_it() {
     provider.kill9();
     trustee.set_down(false);
     provider.start_again();
-    let told = eventually(|| async { trustee.taken().first().cloned() }).await.expect("the trustee is never told");
+    let told = eventually(|| async { trustee.taken().first().cloned() }).await.unwrap();
     assert_eq!((&told["event"], &told["agreement"]), (&json!("use.begins"), &json!(agreement)), "{told:#}");
     let done = eventually(|| async {
         let done = provider.get("/duties?state=fulfilled").await.ok();
@@ -233,7 +233,7 @@ async fn a_notice_that_is_never_taken_forbids_further_uses_until_it_was_given_by
         violated["items"].as_array().unwrap().first().cloned()
     })
     .await
-    .expect("it is tried for ever");
+    .unwrap();
     let (status, body) = consumer.fetch(&provider, &granted.endpoint, &granted.token).await;
     let said = String::from_utf8_lossy(&body).into_owned();
     assert!(status == 403 && said.contains("inform"), "{status}: {said}");
@@ -291,11 +291,21 @@ async fn received_data_is_deleted_in_time_although_its_keeper_died() {
 
 #[tokio::test]
 async fn what_was_received_is_handed_on_only_under_the_policy_that_came_with_it() {
+    handed_on("use").await;
+}
+
+#[tokio::test]
+async fn data_that_is_for_handing_on_alone_is_handed_on_under_its_next_policy() {
+    handed_on("distribute").await;
+}
+
+async fn handed_on(action: &str) {
     let space = DataSpace::new();
     let provider = space.participant("provider");
     let own = Options { extra: "[data]\nsource_roots = [\"state/received\"]\n".to_owned(), ..Options::default() };
     let consumer = space.participant_with("consumer", &own);
-    let policy = with_duty(&json!({ "action": "nextPolicy", "hasPolicy": "urn:story:policy:next" }));
+    let mut policy = with_duty(&json!({ "action": "nextPolicy", "hasPolicy": "urn:story:policy:next" }));
+    policy["permission"][0]["action"] = json!(action);
     let dataset = provider.publish("fairs", &policy).await;
     let agreement = consumer.agree(&provider, &dataset).await;
     let here = consumer.transfer(&agreement, Some("fairs.csv")).await;

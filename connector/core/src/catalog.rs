@@ -70,7 +70,7 @@ pub fn visible(
 fn could_allow(offer: &PublishedOffer, peer: &ParticipantId, world: &World, capabilities: &Capabilities) -> bool {
     let Ok(policy) = policy::enforceable(&offer.policy, capabilities) else { return false };
     let request = policy::Request {
-        action: "use".to_owned(),
+        action: policy::transfer_action(&policy).to_owned(),
         assignee: peer.clone(),
         target: offer.policy.target().map(|_| offer.dataset.as_str().to_owned()),
     };

@@ -43,7 +43,9 @@ pub use capability::{Capabilities, StageKind};
 pub use compare::{Compared, Difference, Relation, RelationKind, compare, compared};
 pub use describe::{CAPABILITIES_VERSION, Capability, CapabilityDocument, Need, NeedList, describe, needs};
 pub use duty::{Deadline, DueDuty, DutyKey, DutyKind, DutyState, DutyStates, Frequency, Standing, When, duties};
-pub use enforce::{ACTIONS_ENFORCED, OPERANDS_ENFORCED, PROFILES_KNOWN, enforceable, refusal, unenforceable};
+pub use enforce::{
+    ACTIONS_ENFORCED, OPERANDS_ENFORCED, PROFILES_KNOWN, enforceable, refusal, transfer_action, unenforceable,
+};
 pub use evaluate::{REASONS_MAX, could_allow, evaluate, first_allowed};
 pub use fact::{ASSIGNEE_COLLECTIONS, Fact, FactSource, FactValue, Facts, TARGET_COLLECTIONS};
 pub use inherit::{INHERITANCE_MAX, PARENTS_MAX, inherit};

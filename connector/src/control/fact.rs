@@ -277,7 +277,7 @@ impl Control {
             Err(refusal) => return Ok(Err(refusal)),
         };
         let request = policy::Request {
-            action: "use".to_owned(),
+            action: policy::transfer_action(&model).to_owned(),
             assignee: agreement.assignee.clone(),
             target: Some(agreement.target.to_string()),
         };

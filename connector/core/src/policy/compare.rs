@@ -216,7 +216,7 @@ fn beyond(inner: &Policy, outer: &Policy, every_prohibition: bool) -> Option<Gap
         let alike: Vec<&Rule> = kept.iter().filter(|(_, other)| *other == text).map(|(rule, _)| rule).collect();
         let kept_for = |whom: &Rule| alike.iter().any(|other| reaches(other, whom));
         let meets = |permission: &&Rule| conflict::same_things(&rule, permission);
-        if !kept_for(&rule) && !(alike.first().is_some() && permissions.iter().filter(meets).all(kept_for)) {
+        if !kept_for(&rule) && (alike.is_empty() || !permissions.iter().filter(meets).all(kept_for)) {
             let outer = format!("an obligation to {}", rule.action);
             return Some(Gap { path: "obligation".to_owned(), inner: None, outer: Some(outer) });
         }

@@ -210,7 +210,12 @@ pub fn describe(capabilities: &Capabilities) -> CapabilityDocument {
             .held(PROFILES_KNOWN, |profile| json!({ "profile": profile, "permission": [{ "action": "use" }] })),
         conflict: asking.held(&["perm", "prohibit", "invalid"], both),
         logical: asking.held(LOGICAL, logical),
-        actions: asking.actions(|action| vec![json!({ "permission": [{ "action": action }] })]),
+        actions: asking.actions(|action| {
+            let onward = json!({ "action": "nextPolicy", "hasPolicy": "urn:kontor:sample" });
+            let bound = (action == "distribute").then(|| json!({ "action": action, "duty": [onward] }));
+            let permissions = [json!({ "action": action })].into_iter().chain(bound);
+            permissions.map(|permission| json!({ "permission": [permission] })).collect()
+        }),
         operands: operands.into_iter().filter_map(|operand| asking.operand(operand)).collect(),
         duties: asking.actions(duties),
         obligations: asking.actions(|action| {

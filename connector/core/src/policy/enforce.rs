@@ -145,6 +145,21 @@ fn duty_problems(duty: &Rule, problems: &mut Vec<Problem>) {
     duty.duties.iter().for_each(|consequence| duty_problems(consequence, problems));
 }
 
+/// Whether a rule permits to hand data on, under a next policy that the connector which receives it holds it to.
+pub(super) fn is_bound_onward(rule: &Rule) -> bool {
+    let next_policy =
+        |duty: &Rule| matches!(&duty.term, Some(term) if matches!(term.kind, DutyKind::NextPolicy { .. }));
+    rule.kind == RuleKind::Permission && rule.action == "distribute" && rule.duties.iter().any(next_policy)
+}
+
+/// The action that a transfer under a policy is asked for: `use`; or `distribute`, where the policy permits nothing but
+/// that, under a next policy.
+#[must_use]
+pub fn transfer_action(policy: &Policy) -> &'static str {
+    let mut permissions = policy.rules.iter().filter(|rule| rule.kind == RuleKind::Permission).peekable();
+    if permissions.peek().is_some() && permissions.all(is_bound_onward) { "distribute" } else { "use" }
+}
+
 /// What one connector can hold to of one rule.
 struct Held<'a> {
     capabilities: &'a Capabilities,
@@ -159,8 +174,7 @@ impl Held<'_> {
             self.duty(rule, &mut problems);
             return problems;
         }
-        let redistributes =
-            rule.action == "distribute" && rule.kind == RuleKind::Permission && self.capabilities.next_policy;
+        let redistributes = self.capabilities.next_policy && is_bound_onward(rule);
         if !ACTIONS_ENFORCED.contains(&rule.action) && !redistributes {
             let message =
                 format!("the action `{}` is understood, but a transfer cannot tell it from other uses", rule.action);

@@ -1321,3 +1321,26 @@ fn what_only_one_side_can_enforce_is_looked_up_in_what_it_claims() {
     claimed.duties[0].enforced.push(how(Role::Consumer));
     assert!(claimed.claims(&found[0], Role::Consumer));
 }
+
+#[test]
+fn a_transfer_is_for_use_or_for_what_is_bound_onward() {
+    let bound = json!({ "action": "distribute", "duty": [{ "action": "nextPolicy", "hasPolicy": "urn:next" }] });
+    let free = json!({ "action": "distribute" });
+    let use_it = json!({ "action": "use" });
+    let mut all = Capabilities::all();
+    for (permissions, action, held) in [
+        (json!([use_it]), "use", true),
+        (json!([bound]), "distribute", true),
+        (json!([bound, use_it]), "use", true),
+        (json!([free]), "use", false),
+        (json!([bound, free]), "use", false),
+    ] {
+        let document = PolicyDocument::from_value(json!({ "permission": permissions })).unwrap();
+        let policy = parse(&document).unwrap();
+        assert_eq!(transfer_action(&policy), action, "{permissions}");
+        assert_eq!(unenforceable(&policy, &all).is_empty(), held, "{permissions}");
+    }
+    all.next_policy = false;
+    let document = PolicyDocument::from_value(json!({ "permission": [bound] })).unwrap();
+    assert!(!unenforceable(&parse(&document).unwrap(), &all).is_empty());
+}
