@@ -90,6 +90,18 @@ pub(super) fn policy_problems(policy: &Policy) -> Vec<Problem> {
     for rule in &policy.rules {
         let understood =
             rule.term.as_ref().is_some_and(|term| !matches!(term.kind, DutyKind::Other { .. } | DutyKind::Count));
+        let one = |thing: &Option<Thing>| thing.as_ref().and_then(|thing| thing.as_one().map(str::to_owned));
+        if rule.kind == RuleKind::Obligation && one(&rule.assignee).is_some_and(|who| one(&rule.assigner) == Some(who))
+        {
+            // A use is asked for by the assignee of a permission, and what obliges only the assigner comes with none.
+            let message =
+                format!("the obligation to `{}` is the assigner's own, and no use would bear it", rule.action);
+            problems.push(problem(
+                &format!("{}.assignee", rule.path),
+                message,
+                "an obligation of whoever uses the data",
+            ));
+        }
         if rule.kind == RuleKind::Obligation && !understood {
             let message = format!("the obligation to `{}` is not carried out by this connector", rule.action);
             problems.push(problem(&rule.path, message, "the policy without it"));

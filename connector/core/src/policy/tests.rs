@@ -1344,3 +1344,16 @@ fn a_transfer_is_for_use_or_for_what_is_bound_onward() {
     let document = PolicyDocument::from_value(json!({ "permission": [bound] })).unwrap();
     assert!(!unenforceable(&parse(&document).unwrap(), &all).is_empty());
 }
+
+#[test]
+fn an_obligation_of_the_assigner_is_refused_since_no_use_would_bear_it() {
+    let obliging = |assignee: &str| {
+        let document = json!({
+            "assigner": "urn:us", "permission": [{ "action": "use" }],
+            "obligation": [{ "action": "delete", "assignee": assignee }],
+        });
+        unenforceable(&parse(&PolicyDocument::from_value(document).unwrap()).unwrap(), &Capabilities::all())
+    };
+    assert_eq!(obliging("urn:them"), []);
+    assert_eq!(obliging("urn:us")[0].path, "obligation[0].assignee");
+}
