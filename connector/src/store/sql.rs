@@ -1,7 +1,7 @@
 //! The store in SQLite: one file in the data directory, one writer thread, one for reading what may be much.
 //!
 //! The writer takes every batch that waits, applies all of them in one transaction, each inside
-//! its own savepoint, and answers them after one sync to disk: a batch that fails is rolled back
+//! its own savepoint where there are several, and answers them after one sync to disk: a batch that fails is rolled back
 //! alone, and under load many share the cost of the sync. Records are JSON in a column, beside
 //! the columns that they are searched by.
 //!
@@ -372,6 +372,18 @@ fn try_group(connection: &Connection, group: &[Waiting]) -> Result<Vec<Result<Co
     let in_transaction = || -> Result<Vec<Result<Committed, StoreError>>, StoreError> {
         run(connection, "BEGIN IMMEDIATE")?;
         let mut results = Vec::with_capacity(group.len());
+        // A savepoint keeps a copy of every page that changes; a batch that is alone needs none.
+        if let [(batch, _)] = group {
+            let result = super::apply(&mut Transaction { connection }, batch);
+            let end = match &result {
+                Ok(_) => "COMMIT",
+                Err(error @ StoreError::Unavailable(_)) => return Err(error.clone()),
+                Err(_) => "ROLLBACK",
+            };
+            run(connection, end)?;
+            results.push(result);
+            return Ok(results);
+        }
         for (batch, _) in group {
             run(connection, "SAVEPOINT batch")?;
             let result = super::apply(&mut Transaction { connection }, batch);
