@@ -889,36 +889,12 @@ impl Store {
         self.list(Filter::default(), page).await
     }
 
-    /// Messages whose next attempt is due, in the order in which they were queued.
-    ///
-    /// # Errors
-    /// As [`Store::negotiation`].
-    pub async fn outbox_due(&self, now: Timestamp, limit: usize) -> Result<Vec<OutboxEntry>, StoreError> {
-        self.values(Filter::default().due("next_attempt", now), limit).await
-    }
-
     /// Every message that waits, in the order in which they were queued.
     ///
     /// # Errors
     /// As [`Store::negotiation`].
     pub async fn outbox_all(&self) -> Result<Vec<OutboxEntry>, StoreError> {
         self.values(Filter::default(), usize::MAX).await
-    }
-
-    /// The messages of one process that wait, in the order in which they were queued.
-    ///
-    /// # Errors
-    /// As [`Store::negotiation`].
-    pub async fn outbox_of(&self, process: &ProcessId) -> Result<Vec<OutboxEntry>, StoreError> {
-        self.values(Filter::default().text("process", Some(process.as_str())), usize::MAX).await
-    }
-
-    /// When the next attempt of a message is due.
-    ///
-    /// # Errors
-    /// As [`Store::negotiation`].
-    pub async fn next_attempt(&self) -> Result<Option<Timestamp>, StoreError> {
-        Ok(ask!(self, least::<OutboxEntry>("next_attempt"))?.map(from_micros))
     }
 
     /// Processes whose wake-up is due, with the time that they asked for. It stays due until a
@@ -1086,8 +1062,8 @@ struct Rows<R> {
 
 /// What a batch is made of, within one transaction. Whoever calls it rolls back on an error.
 trait Work {
-    /// Adds or replaces a record, and gives its new version.
-    fn put<R: Record>(&mut self, record: &R, expect: Expect, now: Timestamp) -> Result<u64, StoreError>;
+    /// Adds or replaces a record. Its version is 1, or one more than it was.
+    fn put<R: Record>(&mut self, record: &R, expect: Expect, now: Timestamp) -> Result<(), StoreError>;
     /// One record.
     fn get<R: Record>(&mut self, id: &str) -> Result<Option<Versioned<R>>, StoreError>;
     /// Removes one record; whether it was there.
@@ -1103,10 +1079,12 @@ fn apply(work: &mut impl Work, batch: &Batch) -> Result<Committed, StoreError> {
     let now = batch.now;
     let mut committed = Committed::default();
     if let Some((negotiation, loaded)) = &batch.negotiation {
-        committed.negotiation = Some(work.put(negotiation, Expect::loaded(*loaded), now)?);
+        work.put(negotiation, Expect::loaded(*loaded), now)?;
+        committed.negotiation = Some(loaded + 1);
     }
     if let Some((transfer, loaded)) = &batch.transfer {
-        committed.transfer = Some(work.put(transfer, Expect::loaded(*loaded), now)?);
+        work.put(transfer, Expect::loaded(*loaded), now)?;
+        committed.transfer = Some(loaded + 1);
     }
     if let Some(detail) = &batch.transfer_detail {
         work.put(detail, Expect::Any, now)?;
@@ -1448,10 +1426,7 @@ impl Record for OutboxEntry {
         Some(self.id.as_str().into())
     }
     fn columns(&self) -> Vec<(&'static str, Column<'_>)> {
-        vec![
-            ("process", Column::Text(Some(self.process.as_str()))),
-            ("next_attempt", Column::Time(Some(self.next_attempt))),
-        ]
+        Vec::new()
     }
 }
 

@@ -175,7 +175,7 @@ impl<R: Record> Table<R> {
         }
     }
 
-    fn put(&mut self, record: &R, expect: Expect, now: Timestamp) -> Result<u64, StoreError> {
+    fn put(&mut self, record: &R, expect: Expect, now: Timestamp) -> Result<(), StoreError> {
         let id = record.key().unwrap_or_default().into_owned();
         let held = record.key().and_then(|key| self.ids.get(key.as_ref()).copied());
         let row = held.and_then(|seq| self.rows.get(&seq).map(|row| (seq, row.version, row.created)));
@@ -196,7 +196,7 @@ impl<R: Record> Table<R> {
             return Err(StoreError::Duplicate { what: R::WHAT, id });
         }
         self.change(seq, Some(Versioned { value: record.clone(), version, created, updated: super::rounded(now) }));
-        Ok(version)
+        Ok(())
     }
 }
 
@@ -248,7 +248,7 @@ tables! {
 }
 
 impl Work for Tables {
-    fn put<R: Record>(&mut self, record: &R, expect: Expect, now: Timestamp) -> Result<u64, StoreError> {
+    fn put<R: Record>(&mut self, record: &R, expect: Expect, now: Timestamp) -> Result<(), StoreError> {
         R::table(self).put(record, expect, now)
     }
 

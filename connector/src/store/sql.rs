@@ -21,7 +21,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params_from_iter};
+use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 use tokio::sync::oneshot;
 
 use super::{Batch, Column, Committed, Expect, Filter, Record, Row, StoreError, Versioned, Work, from_micros};
@@ -43,7 +43,8 @@ const STATEMENTS_MAX: usize = 128;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The schema, step by step. Never change a step that was released: append one.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
 
 /// SQLite in a data directory. The last clone that is dropped closes it.
 #[derive(Debug, Clone)]
@@ -57,7 +58,9 @@ struct Inner {
     // Taken when dropped, which ends the threads.
     writer: Option<Sender<Job>>,
     reader: Option<Sender<Question>>,
-    // Never held over anything that waits.
+    // Never held over anything that waits. The writer's own answers where it is free: what it changed itself it need not
+    // read again, while every commit of another connection empties a connection's cache.
+    writing: Option<Arc<Mutex<Connection>>>,
     glance: Option<Mutex<Connection>>,
     // The writer's first.
     threads: Vec<JoinHandle<()>>,
@@ -80,6 +83,7 @@ impl Drop for Inner {
         if let Some(thread) = writer {
             let _ = thread.join();
         }
+        self.writing = None;
     }
 }
 
@@ -129,10 +133,13 @@ impl SqlStore {
                 Err(error) => Err(StoreError::Unavailable(format!("cannot start a thread: {error}"))),
             };
         let (jobs, queue) = channel();
+        let writing = Arc::new(Mutex::new(connection));
+        let connection = writing.clone();
         spawn("store-writer".to_owned(), Box::new(move || write(&connection, &queue)))?;
         let (questions, queue) = channel::<Question>();
         spawn("store-reader".to_owned(), Box::new(move || read(&reader, &queue)))?;
-        let inner = Inner { path, writer: Some(jobs), reader: Some(questions), glance, threads, _lock: lock };
+        let (writer, reader, writing) = (Some(jobs), Some(questions), Some(writing));
+        let inner = Inner { path, writer, reader, writing, glance, threads, _lock: lock };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -179,6 +186,11 @@ impl SqlStore {
 
     /// A question whose answer is a row or a few, found by an index.
     fn glance<T>(&self, question: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Some(Ok(connection)) = self.inner.writing.as_ref().map(|connection| connection.try_lock())
+            && connection.is_autocommit()
+        {
+            return question(&connection);
+        }
         let connection = self.inner.glance.as_ref().ok_or_else(stopped)?;
         question(&connection.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -322,14 +334,14 @@ fn fault(error: rusqlite::Error) -> StoreError {
 
 // ── the writer ──
 
-fn write(connection: &Connection, queue: &Receiver<Job>) {
+fn write(connection: &Mutex<Connection>, queue: &Receiver<Job>) {
     while let Ok(first) = queue.recv() {
         let mut group = Vec::new();
         for job in std::iter::once(first).chain(queue.try_iter()) {
             match job {
                 Job::Commit { batch, answer } => group.push((batch, answer)),
                 #[cfg(test)]
-                Job::Run(run) => run(connection),
+                Job::Run(run) => run(&connection.lock().unwrap_or_else(PoisonError::into_inner)),
             }
             if group.len() >= GROUP_MAX {
                 break;
@@ -341,8 +353,10 @@ fn write(connection: &Connection, queue: &Receiver<Job>) {
 
 type Waiting = (Box<Batch>, oneshot::Sender<Result<Committed, StoreError>>);
 
-fn commit_group(connection: &Connection, mut group: Vec<Waiting>) {
-    match try_group(connection, &group) {
+fn commit_group(connection: &Mutex<Connection>, mut group: Vec<Waiting>) {
+    // Free again before anybody is answered, who may have the next question.
+    let outcome = try_group(&connection.lock().unwrap_or_else(PoisonError::into_inner), &group);
+    match outcome {
         Ok(results) => {
             for ((_, answer), result) in group.into_iter().zip(results) {
                 // Whoever asked may have gone; the batch is kept all the same.
@@ -417,7 +431,7 @@ struct Transaction<'a> {
 }
 
 impl Work for Transaction<'_> {
-    fn put<R: Record>(&mut self, record: &R, expect: Expect, now: Timestamp) -> Result<u64, StoreError> {
+    fn put<R: Record>(&mut self, record: &R, expect: Expect, now: Timestamp) -> Result<(), StoreError> {
         put(self.connection, record, expect, now)
     }
 
@@ -444,7 +458,7 @@ impl Work for Transaction<'_> {
     }
 }
 
-fn put<R: Record>(connection: &Connection, record: &R, expect: Expect, now: Timestamp) -> Result<u64, StoreError> {
+fn put<R: Record>(connection: &Connection, record: &R, expect: Expect, now: Timestamp) -> Result<(), StoreError> {
     let key = record.key();
     let id = || key.as_deref().unwrap_or_default().to_owned();
     let body = serde_json::to_string(record).map_err(|error| StoreError::Corrupt {
@@ -452,52 +466,59 @@ fn put<R: Record>(connection: &Connection, record: &R, expect: Expect, now: Time
         id: id(),
         detail: error.to_string(),
     })?;
-    let loaded = match expect {
-        Expect::Version(loaded) => Value::Integer(i64::try_from(loaded).unwrap_or(i64::MAX)),
-        Expect::Any | Expect::New => Value::Null,
-    };
+    let columns = record.columns();
     let mut values = vec![
         key.as_deref().map_or(Value::Null, |key| Value::Text(key.to_owned())),
-        loaded,
         Value::Integer(now.as_microsecond()),
         Value::Text(body),
     ];
-    let mut names = Vec::new();
-    for (name, column) in record.columns() {
-        names.push((name, values.len() + 1));
-        values.push(match column {
-            Column::Text(text) => text.map_or(Value::Null, |text| Value::Text(text.to_owned())),
-            Column::Time(at) => at.map_or(Value::Null, |at| Value::Integer(at.as_microsecond())),
-        });
-    }
-    let column_names: String = names.iter().map(|(name, _)| format!(", {name}")).collect();
-    let column_values: String = names.iter().map(|(_, number)| format!(", ?{number}")).collect();
-    let column_sets: String = names.iter().map(|(name, number)| format!(", {name} = ?{number}")).collect();
-    let table = R::TABLE;
-    let update = format!("version = version + 1, updated = ?3, body = ?4{column_sets}");
-    // `?2` is only compared where a version was loaded, but bound always.
-    let insert = format!(
-        "INSERT INTO {table} (id, version, created, updated, body{column_names}) \
-         VALUES (?1, coalesce(?2, 1), ?3, ?3, ?4{column_values})"
-    );
-    let sql = match expect {
-        Expect::New => format!("{insert} ON CONFLICT (id) DO NOTHING RETURNING version"),
-        Expect::Any => format!("{insert} ON CONFLICT (id) DO UPDATE SET {update} RETURNING version"),
-        Expect::Version(_) => format!("UPDATE {table} SET {update} WHERE id = ?1 AND version = ?2 RETURNING version"),
-    };
-    let mut statement = connection.prepare_cached(&sql).map_err(fault)?;
-    let version: Option<i64> =
-        statement.query_row(params_from_iter(values), |row| row.get(0)).optional().map_err(|error| {
+    values.extend(columns.iter().map(|(_, column)| match column {
+        Column::Text(text) => text.map_or(Value::Null, |text| Value::Text(text.to_owned())),
+        Column::Time(at) => at.map_or(Value::Null, |at| Value::Integer(at.as_microsecond())),
+    }));
+    // Neither `RETURNING` nor an upsert: for both SQLite keeps a copy of every page that the statement changes.
+    let run = |sql: &str, values: &[Value]| -> Result<bool, StoreError> {
+        let mut statement = connection.prepare_cached(sql).map_err(fault)?;
+        let changed = statement.execute(params_from_iter(values)).map_err(|error| {
             if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) {
                 StoreError::Duplicate { what: R::WHAT, id: id() }
             } else {
                 fault(error)
             }
         })?;
-    match (version, expect) {
-        (Some(version), _) => Ok(u64::try_from(version).unwrap_or_default()),
-        (None, Expect::New | Expect::Any) => Err(StoreError::Duplicate { what: R::WHAT, id: id() }),
-        (None, Expect::Version(_)) => Err(StoreError::Conflict { what: R::WHAT, id: id() }),
+        Ok(changed > 0)
+    };
+    let numbered = || columns.iter().zip(4..).map(|((name, _), number)| (name, number));
+    let insert = |values: &[Value]| {
+        let mut sql = format!("INSERT INTO {} (id, version, created, updated, body", R::TABLE);
+        numbered().for_each(|(name, _)| sql.extend([", ", name]));
+        sql.push_str(") VALUES (?1, 1, ?2, ?2, ?3");
+        numbered().for_each(|(_, number)| sql.push_str(&format!(", ?{number}")));
+        sql.push(')');
+        run(&sql, values)
+    };
+    let update = |values: &[Value], and: &str| {
+        let mut sql = format!("UPDATE {} SET version = version + 1, updated = ?2, body = ?3", R::TABLE);
+        numbered().for_each(|(name, number)| sql.push_str(&format!(", {name} = ?{number}")));
+        sql.push_str(" WHERE id = ?1");
+        sql.push_str(and);
+        run(&sql, values)
+    };
+    match expect {
+        Expect::New => insert(&values).map(drop),
+        Expect::Any => {
+            if !update(&values, "")? {
+                insert(&values)?;
+            }
+            Ok(())
+        }
+        Expect::Version(loaded) => {
+            values.push(Value::Integer(i64::try_from(loaded).unwrap_or(i64::MAX)));
+            if update(&values, &format!(" AND version = ?{}", values.len()))? {
+                return Ok(());
+            }
+            Err(StoreError::Conflict { what: R::WHAT, id: id() })
+        }
     }
 }
 

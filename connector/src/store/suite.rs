@@ -569,23 +569,16 @@ async fn wakes_are_due_at_their_time_until_cleared(store: Store) {
 }
 
 async fn the_outbox_keeps_its_order(store: Store) {
-    assert_eq!(store.next_attempt().await.unwrap(), None);
     let batch = Batch::new(at(0)).sending(message("z", at(5))).sending(message("a", at(1)));
     store.commit(batch).await.unwrap();
     store.commit(Batch::new(at(0)).sending(message("m", at(3)))).await.unwrap();
     let names = |entries: Vec<OutboxEntry>| entries.into_iter().map(|m| m.id.to_string()).collect::<Vec<_>>();
     assert_eq!(names(store.outbox_all().await.unwrap()), ["z", "a", "m"]);
-    assert_eq!(names(store.outbox_due(at(3), 10).await.unwrap()), ["a", "m"]);
-    assert_eq!(names(store.outbox_due(at(9), 2).await.unwrap()), ["z", "a"]);
-    assert_eq!(store.next_attempt().await.unwrap(), Some(at(1)));
-    assert_eq!(names(store.outbox_of(&pid("n")).await.unwrap()).len(), 3);
-    assert_eq!(store.outbox_of(&pid("other")).await.unwrap(), Vec::new());
 
     // A failed attempt keeps its place.
     let failed = OutboxEntry { attempts: 1, last_error: Some("refused".to_owned()), ..message("z", at(60)) };
     store.commit(Batch::new(at(6)).retrying(failed.clone())).await.unwrap();
     assert_eq!(store.outbox_all().await.unwrap().first(), Some(&failed));
-    assert_eq!(names(store.outbox_due(at(9), 10).await.unwrap()), ["a", "m"]);
     assert!(is_duplicate(store.commit(Batch::new(at(0)).sending(message("m", at(0)))).await, "message"));
 }
 
@@ -934,6 +927,31 @@ async fn a_newer_database_is_refused() {
     let error = Store::open(dir.path()).unwrap_err();
     assert!(matches!(&error, StoreError::Newer { found: 999, .. }), "{error}");
     assert!(error.to_string().contains("newer kontor"), "{error}");
+}
+
+#[tokio::test]
+async fn an_older_database_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let older = rusqlite::Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+    older.execute_batch(include_str!("migrations/1.sql")).unwrap();
+    older.execute_batch(include_str!("migrations/2.sql")).unwrap();
+    let entry = serde_json::to_string(&message("m", at(3))).unwrap();
+    let told = serde_json::to_string(&line("n", "told")).unwrap();
+    older
+        .execute_batch(&format!(
+            "INSERT INTO outbox VALUES (4, 'm', 1, 0, 0, '{entry}', 'n', 3);
+             INSERT INTO audit VALUES (7, NULL, 1, 0, 0, '{told}', 'n', NULL, 'them', 'told');
+             PRAGMA user_version = 2"
+        ))
+        .unwrap();
+    drop(older);
+    let store = open(dir.path());
+    assert_eq!(store.outbox_all().await.unwrap(), vec![message("m", at(3))]);
+    store.commit(Batch::new(at(1)).recording(line("n", "after"))).await.unwrap();
+    let of = AuditFilter { process: Some(pid("n")), ..AuditFilter::default() };
+    let lines = store.audit(&of, &Page::default()).await.unwrap().items;
+    let lines: Vec<_> = lines.into_iter().map(|line| (line.seq, line.record.event)).collect();
+    assert_eq!(lines, [(8, "after".to_owned()), (7, "told".to_owned())]);
 }
 
 #[tokio::test]
