@@ -299,7 +299,7 @@ impl Control {
             // Where duties of ours are at stake we must know which permission it is: it is the only one.
             let world = world(now);
             let permissions = model.rules.iter().filter(|rule| rule.kind == RuleKind::Permission).count();
-            let burdened = duties_of(&model).next().is_some();
+            let burdened = !policy::duties(&model).is_empty();
             if (permissions == 1 || !burdened) && policy::could_allow(&model, &request, &world) {
                 let duties = all_due(&model, &world.duties);
                 let allowed = Decision { allowed: true, valid_until: None, uses_max: None, duties, ..decision };
@@ -500,15 +500,9 @@ impl Known {
     /// How far the duties of a policy are, their consequences included, by the agreement's register.
     fn duties(&self, model: &policy::Policy, now: Timestamp) -> DutyStates {
         let mut states = DutyStates::default();
-        let terms = || duties_of(model).filter_map(|duty| duty.term.as_ref());
-        let alike = |wanted: &str| -> usize {
-            terms()
-                .filter(|term| fact_of(&term.kind) == Some(wanted))
-                .map(|term| &term.key)
-                .collect::<BTreeSet<_>>()
-                .len()
-        };
-        for duty in terms() {
+        let duties = policy::duties(model);
+        let alike = |wanted: &str| duties.iter().filter(|duty| fact_of(&duty.kind) == Some(wanted)).count();
+        for duty in &duties {
             let by_key = self.register.iter().find(|fact| fact.name == duty.key.as_str());
             if let Some(given_up) = self.violated.get(duty.key.as_str()) {
                 // What we gave up and the operator did by other means, after that, is done, late.
@@ -534,23 +528,6 @@ impl Known {
         }
         states
     }
-}
-
-/// Every duty, obligation and remedy of a policy, with their consequences.
-fn duties_of(model: &policy::Policy) -> impl Iterator<Item = &Rule> {
-    let mut all: Vec<&Rule> = Vec::new();
-    for rule in &model.rules {
-        match rule.kind {
-            RuleKind::Obligation => all.push(rule),
-            _ => all.extend(&rule.duties),
-        }
-    }
-    let mut at = 0;
-    while let Some(duty) = all.get(at).copied() {
-        all.extend(&duty.duties);
-        at += 1;
-    }
-    all.into_iter()
 }
 
 /// The duties of a policy's only permission, and its obligations, as they stand.
@@ -674,8 +651,8 @@ pub fn stated(name: &str, text: &str, vocabulary: &Vocabulary) -> Result<(String
 
 /// The duties of a policy that are fulfilled by what is stated under this word, `consent` or `payment`.
 pub fn fulfilled_by(word: &str, model: &policy::Policy) -> Vec<DutyKey> {
-    let terms = duties_of(model).filter_map(|duty| duty.term.as_ref());
-    terms.filter(|term| fact_of(&term.kind) == Some(word)).map(|term| term.key.clone()).collect()
+    let duties = policy::duties(model).into_iter();
+    duties.filter(|duty| fact_of(&duty.kind) == Some(word)).map(|duty| duty.key).collect()
 }
 
 /// The canonical name of an operand that facts answer, who knows them, and of which kind their values are.
