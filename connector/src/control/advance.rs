@@ -16,7 +16,7 @@ use super::error::ControlError;
 use super::wire_format::{self, Pids};
 use super::{Control, fresh_urn};
 use crate::model::{AgreementRecord, AgreementState, AuditRecord, Machine, OutboxEntry, TransferDetail};
-use crate::store::{AuditFilter, Batch, Page, StoreError};
+use crate::store::{AuditFilter, Batch, Page, StoreError, Versioned};
 
 /// How often one input is stepped again after somebody else changed the same process.
 const CONFLICTS_MAX: u32 = 32;
@@ -66,17 +66,32 @@ impl Control {
         terms: Terms<'_>,
         done: Option<&MessageId>,
     ) -> Result<Advanced<Negotiation>, ControlError> {
+        let loaded = self.loaded_negotiation(id).await?;
+        self.advance_loaded_negotiation(loaded, input, terms, done).await
+    }
+
+    /// The same of a negotiation that was loaded for other reasons.
+    pub(crate) async fn advance_loaded_negotiation(
+        &self,
+        mut loaded: Versioned<Negotiation>,
+        input: negotiation::Input,
+        terms: Terms<'_>,
+        done: Option<&MessageId>,
+    ) -> Result<Advanced<Negotiation>, ControlError> {
         for _ in 0..CONFLICTS_MAX {
-            let Some(loaded) = self.parts.store.negotiation(id).await? else {
-                return Err(ControlError::not_found("negotiation", id.as_str()));
-            };
+            let id = loaded.value.id.clone();
             let batch = Batch { outbox_done: done.cloned().into_iter().collect(), ..Batch::default() };
             match self.commit_negotiation(loaded.value, loaded.version, Some(input.clone()), terms, batch).await {
-                Err(ControlError::Store(StoreError::Conflict { .. })) => {}
+                Err(ControlError::Store(StoreError::Conflict { .. })) => loaded = self.loaded_negotiation(&id).await?,
                 other => return other,
             }
         }
         Err(ControlError::Busy)
+    }
+
+    async fn loaded_negotiation(&self, id: &ProcessId) -> Result<Versioned<Negotiation>, ControlError> {
+        let loaded = self.parts.store.negotiation(id).await?;
+        loaded.ok_or_else(|| ControlError::not_found("negotiation", id.as_str()))
     }
 
     /// Steps a negotiation that was loaded (or begun, with version 0) and commits it.
@@ -241,21 +256,36 @@ impl Control {
         detail: Option<TransferDetail>,
         done: Option<&MessageId>,
     ) -> Result<Advanced<Transfer>, ControlError> {
+        let loaded = self.loaded_transfer(id).await?;
+        self.advance_loaded_transfer(loaded, input, detail, done).await
+    }
+
+    /// The same of a transfer that was loaded for other reasons.
+    pub(crate) async fn advance_loaded_transfer(
+        &self,
+        mut loaded: Versioned<Transfer>,
+        input: transfer::Input,
+        detail: Option<TransferDetail>,
+        done: Option<&MessageId>,
+    ) -> Result<Advanced<Transfer>, ControlError> {
         for _ in 0..CONFLICTS_MAX {
-            let Some(loaded) = self.parts.store.transfer(id).await? else {
-                return Err(ControlError::not_found("transfer", id.as_str()));
-            };
+            let id = loaded.value.id.clone();
             let batch = Batch {
                 transfer_detail: detail.clone(),
                 outbox_done: done.cloned().into_iter().collect(),
                 ..Batch::default()
             };
             match self.commit_transfer(loaded.value, loaded.version, Some(input.clone()), batch).await {
-                Err(ControlError::Store(StoreError::Conflict { .. })) => {}
+                Err(ControlError::Store(StoreError::Conflict { .. })) => loaded = self.loaded_transfer(&id).await?,
                 other => return other,
             }
         }
         Err(ControlError::Busy)
+    }
+
+    async fn loaded_transfer(&self, id: &ProcessId) -> Result<Versioned<Transfer>, ControlError> {
+        let loaded = self.parts.store.transfer(id).await?;
+        loaded.ok_or_else(|| ControlError::not_found("transfer", id.as_str()))
     }
 
     /// Steps a transfer that was loaded (or begun, with version 0) and commits it.

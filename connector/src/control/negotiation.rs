@@ -14,7 +14,7 @@ use super::advance::Advanced;
 use super::error::ControlError;
 use super::wire_format::{self, Parsed};
 use super::{Control, fresh_urn};
-use crate::store::{Batch, NegotiationFilter, Page, StoreError};
+use crate::store::{Batch, NegotiationFilter, Page, StoreError, Versioned};
 
 /// Which message an endpoint takes, as its path says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl Control {
         let input =
             Input::Received(Received { from: peer.clone(), peer_pid: peer_pid.clone(), digest, content, message });
         if let Some(known) = self.parts.store.negotiation_by_peer(peer, &peer_pid, role).await? {
-            return self.advance_negotiation(&known.value.id, input, &unrelated, None).await;
+            return self.advance_loaded_negotiation(known, input, &unrelated, None).await;
         }
         self.room_for(peer, role).await?;
         let terms = self.terms_of(peer, role, &offer).await?;
@@ -114,7 +114,7 @@ impl Control {
                 let Some(known) = self.parts.store.negotiation_by_peer(peer, &peer_pid, role).await? else {
                     return Err(ControlError::Busy);
                 };
-                self.advance_negotiation(&known.value.id, input, &unrelated, None).await
+                self.advance_loaded_negotiation(known, input, &unrelated, None).await
             }
             other => other,
         }
@@ -131,7 +131,8 @@ impl Control {
         endpoint: Endpoint,
         body: &[u8],
     ) -> Result<Advanced<Negotiation>, ControlError> {
-        let loaded = self.negotiation_of(peer, pid).await?;
+        let found = self.negotiation_of(peer, pid).await?;
+        let loaded = &found.value;
         let Parsed { document, digest, content } = wire_format::parse(body, endpoint.message_type())?;
         let (mine, theirs, mine_name, theirs_name) = match loaded.role {
             Role::Provider => (&document.provider_pid, &document.consumer_pid, "providerPid", "consumerPid"),
@@ -176,7 +177,7 @@ impl Control {
             })
         };
         let input = Input::Received(Received { from: peer.clone(), peer_pid, digest, content, message });
-        self.advance_negotiation(&loaded.id, input, &kind_of, None).await
+        self.advance_loaded_negotiation(found, input, &kind_of, None).await
     }
 
     fn message_of(&self, endpoint: Endpoint, document: kontor_vocab::dsp::Message) -> Result<Message, Refusal> {
@@ -213,14 +214,18 @@ impl Control {
     ///
     /// # Errors
     /// [`ControlError::Refused`] with fault `NotFound`.
-    pub async fn negotiation_of(&self, peer: &ParticipantId, pid: &str) -> Result<Negotiation, ControlError> {
+    pub async fn negotiation_of(
+        &self,
+        peer: &ParticipantId,
+        pid: &str,
+    ) -> Result<Versioned<Negotiation>, ControlError> {
         let unknown = || ControlError::not_found("negotiation", pid);
         let id = ProcessId::parse(pid).map_err(|_| unknown())?;
         let loaded = self.parts.store.negotiation(&id).await?.ok_or_else(unknown)?;
         if loaded.value.counterparty != *peer {
             return Err(unknown());
         }
-        Ok(loaded.value)
+        Ok(loaded)
     }
 
     /// The negotiation for a peer that asks how it stands, once it has what we sent.
@@ -228,7 +233,8 @@ impl Control {
     /// # Errors
     /// As [`Control::negotiation_of`].
     pub async fn negotiation_asked(&self, peer: &ParticipantId, pid: &str) -> Result<Negotiation, ControlError> {
-        self.look_when_settled(pid, || self.negotiation_of(peer, pid), |found| found.pending.is_some()).await
+        let look = || self.negotiation_of(peer, pid);
+        Ok(self.look_when_settled(pid, look, |found| found.value.pending.is_some()).await?.value)
     }
 
     /// Begins a negotiation as consumer: the request goes out after the commit.

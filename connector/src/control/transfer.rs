@@ -32,7 +32,7 @@ use crate::model::{
     AgreementRecord, AgreementState, AuditRecord, DutyRecord, FlowReport, ReceivedState, SinkSpec, TokenBinding,
     TransferDetail,
 };
-use crate::store::{Batch, Page, StoreError, TakeUse, TransferFilter};
+use crate::store::{Batch, Page, StoreError, TakeUse, TransferFilter, Versioned};
 
 /// A resumed flow may go back this far behind what was sent before it counts as another use:
 /// bytes that were on their way when the connection was cut.
@@ -116,7 +116,7 @@ impl Control {
         let input =
             Input::Received(Received { from: from.clone(), peer_pid: peer_pid.clone(), digest, content, message });
         if let Some(known) = self.parts.store.transfer_by_peer(from, &peer_pid, Role::Provider).await? {
-            return self.advance_transfer(&known.value.id, input, None, None).await;
+            return self.advance_loaded_transfer(known, input, None, None).await;
         }
         let record = self.parts.store.agreement(&agreement).await?.ok_or_else(unknown)?.value;
         if record.counterparty != *from || record.role != Role::Provider {
@@ -164,7 +164,7 @@ impl Control {
                 let Some(known) = self.parts.store.transfer_by_peer(from, &peer_pid, Role::Provider).await? else {
                     return Err(ControlError::Busy);
                 };
-                self.advance_transfer(&known.value.id, input, None, None).await
+                self.advance_loaded_transfer(known, input, None, None).await
             }
             other => other,
         }
@@ -197,7 +197,8 @@ impl Control {
         endpoint: Endpoint,
         body: &[u8],
     ) -> Result<Advanced<Transfer>, ControlError> {
-        let loaded = self.transfer_of(peer.participant(), pid).await?;
+        let found = self.transfer_of(peer.participant(), pid).await?;
+        let loaded = &found.value;
         let Parsed { document, digest, content } = wire_format::parse(body, endpoint.message_type())?;
         let (mine, theirs, mine_name, theirs_name) = match loaded.role {
             Role::Provider => (&document.provider_pid, &document.consumer_pid, "providerPid", "consumerPid"),
@@ -232,21 +233,21 @@ impl Control {
             detail = self.parts.store.transfer_detail(&loaded.id).await?;
         }
         let input = Input::Received(Received { from: peer.participant().clone(), peer_pid, digest, content, message });
-        self.advance_transfer(&loaded.id, input, detail, None).await
+        self.advance_loaded_transfer(found, input, detail, None).await
     }
 
     /// The transfer that a peer may speak of; unknown and not yours read the same.
     ///
     /// # Errors
     /// [`ControlError::Refused`] with fault `NotFound`.
-    pub async fn transfer_of(&self, peer: &ParticipantId, pid: &str) -> Result<Transfer, ControlError> {
+    pub async fn transfer_of(&self, peer: &ParticipantId, pid: &str) -> Result<Versioned<Transfer>, ControlError> {
         let unknown = || ControlError::not_found("transfer", pid);
         let id = ProcessId::parse(pid).map_err(|_| unknown())?;
         let loaded = self.parts.store.transfer(&id).await?.ok_or_else(unknown)?;
         if loaded.value.counterparty != *peer {
             return Err(unknown());
         }
-        Ok(loaded.value)
+        Ok(loaded)
     }
 
     /// The transfer for a peer that asks how it stands, once it has what we sent.
@@ -254,7 +255,8 @@ impl Control {
     /// # Errors
     /// As [`Control::transfer_of`].
     pub async fn transfer_asked(&self, peer: &ParticipantId, pid: &str) -> Result<Transfer, ControlError> {
-        self.look_when_settled(pid, || self.transfer_of(peer, pid), |found| found.pending.is_some()).await
+        let look = || self.transfer_of(peer, pid);
+        Ok(self.look_when_settled(pid, look, |found| found.value.pending.is_some()).await?.value)
     }
 
     /// Begins a transfer as consumer.
