@@ -180,6 +180,9 @@ pub struct OutboxEntry {
     pub next_attempt: Timestamp,
     /// What went wrong the last time.
     pub last_error: Option<String>,
+    /// Whether it is the peer's turn once it has the message.
+    #[serde(default)]
+    pub awaits_answer: bool,
 }
 
 /// A line of the audit log.

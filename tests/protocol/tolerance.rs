@@ -345,6 +345,31 @@ async fn a_peer_that_stays_busy_is_asked_where_its_side_stands() {
 }
 
 #[tokio::test]
+async fn what_a_peer_answers_is_the_receipt_of_what_it_failed_to_acknowledge() {
+    let space = DataSpace::new();
+    let kontor = space.participant_with("kontor", &Options::manual());
+    let dataset = kontor.publish("fairs", &conditions()).await;
+    let peer = space
+        .fake("failing", |seen| match seen.path.ends_with("/agreement") {
+            true => Reply::Text(503, "taken, but I cannot say so".to_owned()),
+            false => Reply::ack(seen, "urn:uuid:0"),
+        })
+        .await;
+    let offer = terms::offer(&conditions(), "urn:story:offer:fairs", &dataset, &kontor.id);
+    let here = urn();
+    let request = terms::contract_request(&here, &peer.address, &offer);
+    let there = peer.post(&kontor, "/negotiations/request", &request).await.ok();
+    let there = there["providerPid"].as_str().unwrap();
+    kontor.act(there, "agree", json!({})).await.ok();
+    peer.wait_for("ContractAgreementMessage").await;
+    assert_eq!(kontor.outbox().await.len(), 1, "the agreement is tried again");
+    let verification = message("ContractAgreementVerificationMessage", pids(&here, there));
+    let told = peer.post(&kontor, &format!("/negotiations/{there}/agreement/verification"), &verification).await.ok();
+    assert_eq!(told["state"], "VERIFIED");
+    assert_eq!(kontor.outbox().await, Vec::<Value>::new(), "nothing is left to say");
+}
+
+#[tokio::test]
 async fn the_agreement_is_the_offer_but_for_its_type_and_parties() {
     let space = DataSpace::new();
     let kontor = space.participant("kontor");

@@ -14,6 +14,9 @@ pub enum Effect<M> {
     Send(Outgoing<M>),
     /// Take a superseded message out of the outbox, if it still waits there.
     Cancel(MessageId),
+    /// The message arrived, whether or not the peer's answer to it did: what the peer said presupposes it. Take it out of
+    /// the outbox; its receipt, if it comes, changes nothing.
+    Arrived(MessageId),
     /// Keep the agreement. Repeated for the same agreement: changes nothing.
     StoreAgreement(Box<Agreement>),
     /// Let bytes flow for this transfer: open the grant (provider) or start the pull (consumer).

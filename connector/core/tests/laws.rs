@@ -160,8 +160,8 @@ proptest! {
                     Effect::StopFlow(StopReason::Suspended | StopReason::Terminated | StopReason::Completed) => {
                         Some(false)
                     }
-                    Effect::Send(_) | Effect::Cancel(_) | Effect::StoreAgreement(_) | Effect::WakeAt(_)
-                    | Effect::Record(_) => None,
+                    Effect::Send(_) | Effect::Cancel(_) | Effect::Arrived(_) | Effect::StoreAgreement(_)
+                    | Effect::WakeAt(_) | Effect::Record(_) => None,
                 });
                 prop_assert_eq!(flowing.unwrap_or(false), side.machine.may_flow(), "{}", network.log.join("\n"));
             }

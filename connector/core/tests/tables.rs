@@ -349,6 +349,29 @@ fn one_move_at_a_time_and_an_end_supersedes() {
 }
 
 #[test]
+fn what_presupposes_our_message_tells_that_it_arrived() {
+    let command = n::Command::Request { offer: offer("urn:offer:asked") };
+    let asking = decide(negotiation(Role::Consumer), command).unwrap().next;
+    let id = asking.pending.clone().unwrap().id;
+    assert!(asking.awaits_answer());
+    assert_eq!(asking.pending_state(), Some(n::StateName::Requested));
+    let offered = hear(asking, n::Message::Offer { offer: offer("urn:offer:asked") }).unwrap();
+    assert_eq!(offered.effects.first(), Some(&Effect::Arrived(id)));
+    assert_eq!(offered.next.pending_state(), None);
+
+    // A message that would have been legal anyway shows nothing.
+    let verifying = decide(negotiation_in(Role::Consumer, n::StateName::Agreed), n::Command::Verify).unwrap().next;
+    assert!(verifying.awaits_answer());
+    let ended = hear(verifying, n::Message::Termination { code: None, reason: Vec::new() }).unwrap();
+    assert!(!ended.effects.iter().any(|effect| matches!(effect, Effect::Arrived(_))), "{:?}", ended.effects);
+
+    // After the last word nobody answers.
+    let finalizing = decide(negotiation_in(Role::Provider, n::StateName::Verified), n::Command::Finalize).unwrap().next;
+    assert!(!finalizing.awaits_answer());
+    assert_eq!(finalizing.pending_state(), Some(n::StateName::Finalized));
+}
+
+#[test]
 fn a_finalization_on_its_way_cannot_be_taken_back() {
     let verified = negotiation_in(Role::Provider, n::StateName::Verified);
     let pending = decide(verified, n::Command::Finalize).unwrap().next;

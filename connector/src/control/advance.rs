@@ -41,6 +41,8 @@ struct Settled<T> {
     next: T,
     batch: Batch,
     outgoing: Vec<OutboxEntry>,
+    /// Messages of ours that what was heard presupposes.
+    arrived: Vec<MessageId>,
     flow: Option<FlowOrder>,
     later: Option<Decision>,
     /// The states that were entered so far, where a rule counts them.
@@ -105,12 +107,13 @@ impl Control {
     ) -> Result<Advanced<Negotiation>, ControlError> {
         let visits = self.visits(&negotiation.id).await?;
         let settled = self.settle_negotiation(negotiation, input, terms, batch, visits).await?;
-        let Settled { next, mut batch, outgoing, later, changed, .. } = settled;
+        let Settled { next, mut batch, outgoing, arrived, later, changed, .. } = settled;
         if changed {
             batch.negotiation = Some((next.clone(), version));
         }
         if changed || !batch.outbox_done.is_empty() {
             self.parts.store.commit(batch).await?;
+            self.outbox.arrived(&arrived);
             self.changed(&next.id);
         }
         if let Some(decision) = later {
@@ -132,6 +135,7 @@ impl Control {
             next: negotiation,
             batch,
             outgoing: Vec::new(),
+            arrived: Vec::new(),
             flow: None,
             later: None,
             visits,
@@ -222,6 +226,10 @@ impl Control {
                     settled.batch.outbox.push(entry);
                 }
                 Effect::Cancel(id) => self.cancel(id, &mut settled.outgoing, &mut settled.batch),
+                Effect::Arrived(id) => {
+                    settled.batch.outbox_done.push(id.clone());
+                    settled.arrived.push(id);
+                }
                 Effect::StoreAgreement(agreement) => {
                     settled.batch.agreement = Some(agreement_record(&next, *agreement));
                 }
@@ -297,7 +305,7 @@ impl Control {
         batch: Batch,
     ) -> Result<Advanced<Transfer>, ControlError> {
         let settled = self.settle_transfer(transfer, input, batch).await?;
-        let Settled { next, mut batch, outgoing, flow, later, changed, epoch, .. } = settled;
+        let Settled { next, mut batch, outgoing, arrived, flow, later, changed, epoch, .. } = settled;
         if !changed && !batch.outbox_done.is_empty() {
             batch.transfer_detail = None;
             self.parts.store.commit(batch).await?;
@@ -310,6 +318,7 @@ impl Control {
                 self.stop_flow(&next, *reason);
             }
             self.parts.store.commit(batch).await?;
+            self.outbox.arrived(&arrived);
             self.changed(&next.id);
             if wakes {
                 self.wake.notify_one();
@@ -341,6 +350,7 @@ impl Control {
             next: transfer,
             batch,
             outgoing: Vec::new(),
+            arrived: Vec::new(),
             flow: None,
             later: None,
             visits,
@@ -454,6 +464,10 @@ impl Control {
                     settled.batch.outbox.push(entry);
                 }
                 Effect::Cancel(id) => self.cancel(id, &mut settled.outgoing, &mut settled.batch),
+                Effect::Arrived(id) => {
+                    settled.batch.outbox_done.push(id.clone());
+                    settled.arrived.push(id);
+                }
                 Effect::StoreAgreement(_) => {}
                 Effect::StartFlow => settled.flow = Some(FlowOrder::Start),
                 Effect::StopFlow(reason) => settled.flow = Some(FlowOrder::Stop(reason)),
@@ -507,6 +521,7 @@ impl Control {
             attempts: 0,
             next_attempt: now,
             last_error: None,
+            awaits_answer: negotiation.awaits_answer(),
         }
     }
 
@@ -538,6 +553,7 @@ impl Control {
             attempts: 0,
             next_attempt: now,
             last_error: None,
+            awaits_answer: transfer.awaits_answer(),
         }
     }
 

@@ -27,6 +27,9 @@ use crate::store::{Batch, StoreError};
 const UNKNOWN_ATTEMPTS_MAX: u32 = 6;
 /// After how many answers of 409 a peer is asked where its side stands: it may have taken the message without saying so.
 const BUSY_ATTEMPTS_MAX: u32 = 3;
+/// How long a receipt waits for the peer's answer, which mostly follows at once: then one commit takes up both. Meanwhile
+/// the state is the one before; a crash repeats the message, which changes nothing at the peer.
+const ANSWER_WAIT: Duration = Duration::from_millis(20);
 /// Attempts between which the outbox is updated in the store, after the first few.
 const BOOKKEEPING_EVERY: u32 = 4;
 
@@ -34,7 +37,16 @@ const BOOKKEEPING_EVERY: u32 = 4;
 #[derive(Debug)]
 pub struct Outbox {
     in_flight: Arc<Semaphore>,
-    running: Mutex<HashMap<MessageId, CancellationToken>>,
+    running: Mutex<HashMap<MessageId, Running>>,
+}
+
+/// A message on its way, and what can happen to it meanwhile.
+#[derive(Debug, Clone, Default)]
+struct Running {
+    /// It was superseded.
+    cancelled: CancellationToken,
+    /// What the peer said presupposes it, and that was committed: its receipt tells nothing new.
+    arrived: CancellationToken,
 }
 
 impl Outbox {
@@ -44,26 +56,36 @@ impl Outbox {
 
     /// Stops trying a message that was superseded.
     pub(crate) fn cancel(&self, id: &MessageId) {
-        if let Some(token) = self.running().remove(id) {
-            token.cancel();
+        if let Some(running) = self.running().remove(id) {
+            running.cancelled.cancel();
         }
     }
 
-    fn begin(&self, id: &MessageId) -> Option<CancellationToken> {
-        let mut running = self.running();
-        if running.contains_key(id) {
+    /// Stops trying messages of which the peer showed that it has them, once that is committed. What is on the wire
+    /// runs to its end.
+    pub(crate) fn arrived(&self, ids: &[MessageId]) {
+        for id in ids {
+            if let Some(running) = self.running().get(id) {
+                running.arrived.cancel();
+            }
+        }
+    }
+
+    fn begin(&self, id: &MessageId) -> Option<Running> {
+        let mut all = self.running();
+        if all.contains_key(id) {
             return None;
         }
-        let token = CancellationToken::new();
-        running.insert(id.clone(), token.clone());
-        Some(token)
+        let running = Running::default();
+        all.insert(id.clone(), running.clone());
+        Some(running)
     }
 
     fn end(&self, id: &MessageId) {
         self.running().remove(id);
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<MessageId, CancellationToken>> {
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<MessageId, Running>> {
         self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -90,18 +112,18 @@ impl Control {
 
     /// Starts delivering a message, in its own task.
     pub(crate) fn deliver(&self, control: Arc<Self>, entry: OutboxEntry, wait: Duration) {
-        let Some(cancelled) = self.outbox.begin(&entry.id) else { return };
+        let Some(Running { cancelled, arrived }) = self.outbox.begin(&entry.id) else { return };
         self.spawn(async move {
             let id = entry.id.clone();
             tokio::select! {
                 () = cancelled.cancelled() => {}
-                () = control.clone().keep_trying(entry, wait) => {}
+                () = control.clone().keep_trying(entry, wait, &arrived) => {}
             }
             control.outbox.end(&id);
         });
     }
 
-    async fn keep_trying(self: Arc<Self>, mut entry: OutboxEntry, wait: Duration) {
+    async fn keep_trying(self: Arc<Self>, mut entry: OutboxEntry, wait: Duration, arrived: &CancellationToken) {
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
@@ -111,6 +133,12 @@ impl Control {
                 let Ok(_permit) = self.outbox.in_flight.clone().acquire_owned().await else { return };
                 self.attempt(&entry).await
             };
+            if entry.awaits_answer && matches!(attempt, Attempt::Delivered { .. }) {
+                let _ = tokio::time::timeout(ANSWER_WAIT, arrived.cancelled()).await;
+            }
+            if arrived.is_cancelled() {
+                return;
+            }
             let detail = match attempt {
                 Attempt::Delivered { peer_pid } => return self.delivered(&entry, peer_pid).await,
                 Attempt::Refused(detail) => return self.undelivered(&entry, true, detail).await,
@@ -155,7 +183,10 @@ impl Control {
                     tracing::warn!(message.id = %entry.id, %error, "an attempt could not be noted");
                 }
             }
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = arrived.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
         }
     }
 
@@ -191,12 +222,29 @@ impl Control {
         let response = self.parts.client.send(&entry.to, request.body(Bytes::new()).ok()?).await.ok()?;
         let told = serde_json::from_slice::<Value>(response.body()).map(compact).ok()?;
         let told = told.get("state")?.as_str()?.to_owned();
-        let body = serde_json::from_str::<Value>(&entry.body).ok()?;
-        Some(match state_after(&body) {
+        Some(match self.leads_to(entry).await {
             Some(state) if state == told => PeersSide::Taken,
             _ if told == "TERMINATED" => PeersSide::Ended,
             _ => PeersSide::Elsewhere,
         })
+    }
+
+    /// The state that a message of ours leads to; `None` where its process waits for it no longer, or cannot be asked.
+    async fn leads_to(&self, entry: &OutboxEntry) -> Option<&'static str> {
+        let store = &self.parts.store;
+        let (pending, state) = match entry.machine {
+            Machine::Negotiation => {
+                let negotiation = store.negotiation(&entry.process).await.ok()??.value;
+                let state = negotiation.pending_state()?.as_str();
+                (negotiation.pending?.id, state)
+            }
+            Machine::Transfer => {
+                let transfer = store.transfer(&entry.process).await.ok()??.value;
+                let state = transfer.pending_state()?.as_str();
+                (transfer.pending?.id, state)
+            }
+        };
+        (pending == entry.id).then_some(state)
     }
 
     async fn delivered(&self, entry: &OutboxEntry, peer_pid: Option<ProcessId>) {
@@ -265,22 +313,6 @@ fn process_url(url: &str) -> Option<&str> {
     let begin = ["/negotiations/", "/transfers/"].into_iter().find_map(|path| Some(url.rfind(path)? + path.len()))?;
     let end = begin + url.get(begin..)?.find('/')?;
     url.get(..end)
-}
-
-/// The state that a message leads to.
-fn state_after(message: &Value) -> Option<&str> {
-    Some(match message.get("@type")?.as_str()? {
-        "ContractRequestMessage" => "REQUESTED",
-        "ContractOfferMessage" => "OFFERED",
-        "ContractAgreementMessage" => "AGREED",
-        "ContractAgreementVerificationMessage" => "VERIFIED",
-        "ContractNegotiationEventMessage" => message.get("eventType")?.as_str()?,
-        "TransferStartMessage" => "STARTED",
-        "TransferSuspensionMessage" => "SUSPENDED",
-        "TransferCompletionMessage" => "COMPLETED",
-        "ContractNegotiationTerminationMessage" | "TransferTerminationMessage" => "TERMINATED",
-        _ => return None,
-    })
 }
 
 fn judge(entry: &OutboxEntry, response: &http::Response<Bytes>) -> Attempt {

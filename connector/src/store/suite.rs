@@ -148,6 +148,7 @@ fn message(id: &str, next_attempt: Timestamp) -> OutboxEntry {
         attempts: 0,
         next_attempt,
         last_error: None,
+        awaits_answer: true,
     }
 }
 

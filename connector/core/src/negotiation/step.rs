@@ -267,6 +267,7 @@ impl Walk<'_> {
         let legal_now = next_state(speaker, self.next.state.name(), name).is_some();
         let opened = self.next.state == State::Initial && self.next.pending_kind() != Some(MessageName::Termination);
         if opened || !legal_now {
+            self.effects.extend(self.next.pending.as_ref().map(|pending| Effect::Arrived(pending.id.clone())));
             self.make_pending()?;
         }
         match message {

@@ -162,6 +162,22 @@ impl Negotiation {
         self.pending.as_ref().map(|pending| pending.message.kind())
     }
 
+    /// The state that our pending message leads to; `None` where nothing of ours is on its way.
+    #[must_use]
+    pub fn pending_state(&self) -> Option<StateName> {
+        next_state(self.role, self.state.name(), self.pending_kind()?)
+    }
+
+    /// Whether it is the counterparty's turn once our pending message arrived: it has more to say than an end.
+    #[must_use]
+    pub fn awaits_answer(&self) -> bool {
+        let speaker = self.role.other();
+        self.pending_state().is_some_and(|after| {
+            let mut other = MessageName::ALL.into_iter().filter(|message| *message != MessageName::Termination);
+            other.any(|message| next_state(speaker, after, message).is_some())
+        })
+    }
+
     fn may_receive(&self, speaker: Role, message: MessageName) -> bool {
         let now = next_state(speaker, self.state.name(), message).is_some();
         let Some(pending) = &self.pending else {
@@ -171,8 +187,7 @@ impl Negotiation {
         if pending.message.kind() == MessageName::Termination {
             return message == MessageName::Termination;
         }
-        let proven = next_state(self.role, self.state.name(), pending.message.kind())
-            .is_some_and(|after| next_state(speaker, after, message).is_some());
+        let proven = self.pending_state().is_some_and(|after| next_state(speaker, after, message).is_some());
         if self.state == State::Initial { proven } else { now || proven }
     }
 

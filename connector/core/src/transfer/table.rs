@@ -176,16 +176,27 @@ impl Transfer {
         self.pending.as_ref().map(|pending| pending.message.kind())
     }
 
+    /// The state that our pending message leads to; `None` where nothing of ours is on its way.
+    #[must_use]
+    pub fn pending_state(&self) -> Option<StateName> {
+        self.legal(self.role, self.pending_kind()?)
+    }
+
+    /// Whether it is the counterparty's turn once our pending message arrived: all of the others may be the last word for
+    /// as long as data flows.
+    #[must_use]
+    pub fn awaits_answer(&self) -> bool {
+        self.pending_state() == Some(StateName::Requested)
+    }
+
     pub(super) fn legal(&self, speaker: Role, message: MessageName) -> Option<StateName> {
         next_state(speaker, self.state.name(), self.suspended_by(), message)
     }
 
     /// Whether the speaker may say the message once our pending one was applied.
     pub(super) fn legal_after_pending(&self, message: MessageName) -> bool {
-        let Some(pending) = self.pending_kind() else { return false };
-        let suspended_by = (pending == MessageName::Suspension).then_some(self.role);
-        self.legal(self.role, pending)
-            .is_some_and(|after| next_state(self.role.other(), after, suspended_by, message).is_some())
+        let suspended_by = (self.pending_kind() == Some(MessageName::Suspension)).then_some(self.role);
+        self.pending_state().is_some_and(|after| next_state(self.role.other(), after, suspended_by, message).is_some())
     }
 
     /// Both sides may move in STARTED and SUSPENDED, so messages cross there. Both sides follow

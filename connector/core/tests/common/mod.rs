@@ -381,6 +381,8 @@ impl<T: Machine> Network<T> {
                         });
                     }
                 }
+                // Its copies and its answer may still be on the wire.
+                Effect::Arrived(id) => side.outbox.retain(|(waiting, _)| waiting != id),
                 Effect::StoreAgreement(_)
                 | Effect::StartFlow
                 | Effect::StopFlow(_)
