@@ -743,8 +743,7 @@ impl Store {
     /// # Errors
     /// As [`Store::negotiation`].
     pub async fn uses(&self, agreement: &AgreementId) -> Result<u64, StoreError> {
-        let wanted = Filter::default().text("agreement", Some(agreement.as_str()));
-        ask!(self, count::<UseRecord>(wanted))
+        Ok(self.get::<UseTotal>(agreement.as_str()).await?.map_or(0, |total| total.value.uses))
     }
 
     /// How many bytes or records of an agreement are taken.
@@ -1070,8 +1069,6 @@ trait Work {
     fn remove<R: Record>(&mut self, id: &str) -> Result<bool, StoreError>;
     /// The identifiers of the records that fit.
     fn keys<R: Record>(&mut self, filter: &Filter) -> Result<Vec<String>, StoreError>;
-    /// How many records fit.
-    fn count<R: Record>(&mut self, filter: &Filter) -> Result<u64, StoreError>;
 }
 
 /// What a batch means.
@@ -1234,7 +1231,7 @@ fn put_agreement(work: &mut impl Work, new: &AgreementRecord, now: Timestamp) ->
 }
 
 fn take_use(work: &mut impl Work, take: &TakeUse, now: Timestamp) -> Result<u64, StoreError> {
-    let taken = work.count::<UseRecord>(&Filter::default().text("agreement", Some(take.agreement.as_str())))?;
+    let taken = work.get::<UseTotal>(take.agreement.as_str())?.map_or(0, |total| total.value.uses);
     let record =
         UseRecord { agreement: take.agreement.clone(), transfer: take.transfer.clone(), flow: take.flow.clone() };
     if let Some(key) = record.key()
@@ -1246,6 +1243,7 @@ fn take_use(work: &mut impl Work, take: &TakeUse, now: Timestamp) -> Result<u64,
         Some(max) if taken >= max => Err(StoreError::UseExhausted { agreement: take.agreement.clone(), taken, max }),
         Some(_) | None => {
             work.put(&record, Expect::New, now)?;
+            work.put(&UseTotal { agreement: take.agreement.clone(), uses: taken + 1 }, Expect::Any, now)?;
             Ok(taken + 1)
         }
     }
@@ -1304,6 +1302,13 @@ struct UseRecord {
     agreement: AgreementId,
     transfer: ProcessId,
     flow: String,
+}
+
+/// How many uses of one agreement were taken: counted as they are, since there may be any number.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct UseTotal {
+    agreement: AgreementId,
+    uses: u64,
 }
 
 /// One wake-up that was asked for.
@@ -1449,7 +1454,18 @@ impl Record for UseRecord {
         Some(format!("{}\u{1f}{}\u{1f}{}", self.agreement, self.transfer, self.flow).into())
     }
     fn columns(&self) -> Vec<(&'static str, Column<'_>)> {
-        vec![("agreement", Column::Text(Some(self.agreement.as_str())))]
+        Vec::new()
+    }
+}
+
+impl Record for UseTotal {
+    const WHAT: &'static str = "number of uses";
+    const TABLE: &'static str = "use_total";
+    fn key(&self) -> Option<Cow<'_, str>> {
+        Some(self.agreement.as_str().into())
+    }
+    fn columns(&self) -> Vec<(&'static str, Column<'_>)> {
+        Vec::new()
     }
 }
 

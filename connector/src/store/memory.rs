@@ -9,7 +9,7 @@ use kontor_core::transfer::Transfer;
 
 use super::{
     Batch, Column, Committed, Expect, Filter, QuantityTaken, QuantityTotal, Record, Row, StoreError, UseRecord,
-    Versioned, WakeRecord, Work,
+    UseTotal, Versioned, WakeRecord, Work,
 };
 use crate::model::{
     AgreementRecord, AuditRecord, DatasetRecord, DutyRecord, FactRecord, FlowReport, OfferRecord, OutboxEntry,
@@ -73,7 +73,7 @@ impl MemoryStore {
     }
 
     pub(super) fn count<R: Record>(&self, filter: Filter) -> Result<u64, StoreError> {
-        Work::count::<R>(&mut *self.lock(), &filter)
+        Ok(R::table(&mut self.lock()).rows.values().filter(|row| fits(&row.value, &filter)).count() as u64)
     }
 
     pub(super) fn least<R: Record>(&self, column: &'static str) -> Result<Option<i64>, StoreError> {
@@ -245,6 +245,7 @@ tables! {
     received: ReceivedRecord,
     quantities: QuantityTaken,
     quantity_totals: QuantityTotal,
+    use_totals: UseTotal,
 }
 
 impl Work for Tables {
@@ -267,9 +268,5 @@ impl Work for Tables {
     fn keys<R: Record>(&mut self, filter: &Filter) -> Result<Vec<String>, StoreError> {
         let rows = R::table(self).rows.values().filter(|row| fits(&row.value, filter));
         Ok(rows.filter_map(|row| row.value.key().map(|key| key.into_owned())).collect())
-    }
-
-    fn count<R: Record>(&mut self, filter: &Filter) -> Result<u64, StoreError> {
-        Ok(R::table(self).rows.values().filter(|row| fits(&row.value, filter)).count() as u64)
     }
 }

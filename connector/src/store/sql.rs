@@ -452,10 +452,6 @@ impl Work for Transaction<'_> {
         let keys = statement.query_map(params_from_iter(values), |row| row.get(0)).map_err(fault)?;
         keys.collect::<Result<_, _>>().map_err(fault)
     }
-
-    fn count<R: Record>(&mut self, filter: &Filter) -> Result<u64, StoreError> {
-        count::<R>(self.connection, filter)
-    }
 }
 
 fn put<R: Record>(connection: &Connection, record: &R, expect: Expect, now: Timestamp) -> Result<(), StoreError> {

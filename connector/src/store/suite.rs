@@ -941,6 +941,7 @@ async fn an_older_database_is_brought_up_to_date() {
     older
         .execute_batch(&format!(
             "INSERT INTO outbox VALUES (4, 'm', 1, 0, 0, '{entry}', 'n', 3);
+             INSERT INTO use_taken VALUES (1, 'u', 1, 0, 0, '{{}}', 'a'), (2, 'v', 1, 0, 0, '{{}}', 'a');
              INSERT INTO audit VALUES (7, NULL, 1, 0, 0, '{told}', 'n', NULL, 'them', 'told');
              PRAGMA user_version = 2"
         ))
@@ -948,6 +949,7 @@ async fn an_older_database_is_brought_up_to_date() {
     drop(older);
     let store = open(dir.path());
     assert_eq!(store.outbox_all().await.unwrap(), vec![message("m", at(3))]);
+    assert_eq!(store.uses(&agreement_id("a")).await.unwrap(), 2);
     store.commit(Batch::new(at(1)).recording(line("n", "after"))).await.unwrap();
     let of = AuditFilter { process: Some(pid("n")), ..AuditFilter::default() };
     let lines = store.audit(&of, &Page::default()).await.unwrap().items;
