@@ -8,6 +8,7 @@
 //! * [`duty`]: the log, notices and deletions that agreements ask for.
 //! * [`fact`]: what policies ask about, and deciding again when it changes.
 //! * [`dispatch`]: drains the outbox, woken at once; [`deadline`]: due wake-ups.
+//! * [`reading`]: which flows are one use of an agreement, and which are another.
 //! * [`publish`]: the self-description, sent to the brokers.
 
 pub mod advance;
@@ -22,6 +23,7 @@ pub mod fact;
 pub mod negotiation;
 pub mod publish;
 pub mod quantity;
+pub mod reading;
 pub mod transfer;
 pub mod wire_format;
 
@@ -103,7 +105,7 @@ pub struct Control {
     pub(crate) published: Notify,
     pub(crate) tasks: TaskTracker,
     pub(crate) pulls: Mutex<HashMap<ProcessId, watch::Sender<Option<String>>>>,
-    pub(crate) openings: Mutex<HashMap<ProcessId, Vec<transfer::Opening>>>,
+    pub(crate) readings: Mutex<HashMap<ProcessId, reading::Readings>>,
     pub(crate) interests: Mutex<HashMap<ProcessId, fact::Interest>>,
     /// Counts up with every change of a fact.
     pub(crate) facts_epoch: AtomicU64,
@@ -125,7 +127,7 @@ impl Control {
             published: Notify::new(),
             tasks: TaskTracker::new(),
             pulls: Mutex::default(),
-            openings: Mutex::default(),
+            readings: Mutex::default(),
             interests: Mutex::default(),
             facts_epoch: AtomicU64::new(0),
             publications: Mutex::default(),

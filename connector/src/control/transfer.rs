@@ -23,6 +23,7 @@ use super::advance::Advanced;
 use super::automation::Action;
 use super::duty::{Occasion, Receipt};
 use super::error::ControlError;
+use super::reading::{Beginning, Readings};
 use super::wire_format::{self, Parsed};
 use crate::data::FlowEvent;
 use crate::data::gate::{GrantSpec, StopKind};
@@ -33,21 +34,6 @@ use crate::model::{
     TransferDetail,
 };
 use crate::store::{Batch, Page, StoreError, TakeUse, TransferFilter, Versioned};
-
-/// A resumed flow may go back this far behind what was sent before it counts as another use:
-/// bytes that were on their way when the connection was cut.
-pub const RESUME_SLACK_BYTES: u64 = 64 * 1024 * 1024;
-
-/// A flow that was let through, for the decision whether the next one is another use.
-#[derive(Debug, Clone)]
-pub struct Opening {
-    flow: String,
-    member: Option<String>,
-    /// How far it came, once it ended early.
-    cut_at: Option<u64>,
-    /// What it was let through with.
-    duties: Vec<DueDuty>,
-}
 
 /// A decision with the agreement that it is of.
 pub(super) struct Decided {
@@ -454,7 +440,7 @@ impl Control {
                     tracing::error!(transfer.id = %transfer.id, %error, "the grant could not be opened");
                 }
                 if transfer.state.name().is_terminal() {
-                    self.openings().remove(&transfer.id);
+                    self.readings().remove(&transfer.id);
                     self.interests().remove(&transfer.id);
                 }
             }
@@ -625,9 +611,16 @@ impl Control {
             let control = self.clone();
             self.tasks.spawn(async move {
                 match event {
-                    FlowEvent::Opening { transfer, flow, member, offset, mut reply } => {
-                        let answer = control.flow_opening(&transfer, flow, member, offset, &mut reply).await;
-                        let _ = reply.send(answer.map_err(|error| error.refusal()));
+                    FlowEvent::Opening { transfer, flow, member, offset, version, mut reply } => {
+                        let begins = Beginning { flow: &flow, member: member.as_deref(), version: &version, offset };
+                        let answer = control.flow_opening(&transfer, begins, &mut reply).await;
+                        let refused = answer.is_err();
+                        let heard = reply.send(answer.map_err(|error| error.refusal())).is_ok();
+                        if (refused || !heard)
+                            && let Some(readings) = control.readings().get_mut(&transfer)
+                        {
+                            readings.refuse(&flow);
+                        }
                     }
                     FlowEvent::Reserve(question) => control.quantity_asked(question).await,
                     FlowEvent::Settled { agreement, flow, bytes, records } => {
@@ -643,9 +636,7 @@ impl Control {
     async fn flow_opening(
         &self,
         id: &ProcessId,
-        flow: String,
-        member: Option<String>,
-        offset: u64,
+        flow: Beginning<'_>,
         reply: &mut oneshot::Sender<Result<(), Refusal>>,
     ) -> Result<(), ControlError> {
         let unknown = || ControlError::not_found("transfer", id.as_str());
@@ -665,15 +656,16 @@ impl Control {
             return Err(denied(format!("the transfer is {}", transfer.state.name().as_str())).into());
         }
         let Decided { record, decision, .. } = self.decision(&transfer, None, self.now()).await??;
-        let key = self.use_key(id, &flow, member.as_deref(), offset);
+        let key = self.readings().entry(id.clone()).or_default().begin(flow, decision.duties.clone());
+        let Beginning { flow: name, member, offset, .. } = flow;
         let now = self.now();
         let begins = Occasion {
             record: &record,
             transfer: &transfer,
             event: "use.begins",
-            name: &flow,
+            name,
             at: now,
-            detail: json!({ "flow": flow, "member": member, "offset": offset }),
+            detail: json!({ "flow": name, "member": member, "offset": offset }),
         };
         self.log_before(&decision.duties, &begins).await?;
         if reply.is_closed() {
@@ -698,7 +690,7 @@ impl Control {
                 counterparty: Some(transfer.counterparty.clone()),
                 agreement: Some(transfer.agreement.clone()),
                 event: "flow.opened".to_owned(),
-                detail: format!("flow {flow} from byte {offset}{}", of_member(member.as_deref())),
+                detail: format!("flow {name} from byte {offset}{}", of_member(member)),
             }],
             ..Batch::default()
         };
@@ -706,45 +698,14 @@ impl Control {
         if wakes {
             self.duty_wake.notify_one();
         }
-        let duties = decision.duties;
-        self.openings().entry(id.clone()).or_default().push(Opening { flow, member, cut_at: None, duties });
         Ok(())
-    }
-
-    /// Under which name a flow's use is taken. One use covers a whole reading of the dataset
-    /// with its resumptions: a resumed flow has the name of the reading that it resumes, a
-    /// further reading has a name of its own.
-    fn use_key(&self, id: &ProcessId, flow: &str, member: Option<&str>, offset: u64) -> String {
-        let openings = self.openings();
-        let before: Vec<&Opening> =
-            openings.get(id).into_iter().flatten().filter(|opening| opening.member.as_deref() == member).collect();
-        let reading = "reading".to_owned();
-        match before.last() {
-            // The first flow since we started. After a crash a resumption has the same name as
-            // the reading that it resumes; a reading from the start is another one only if we
-            // remember the first, so the name of the flow is not used here.
-            None => reading,
-            Some(last) => match last.cut_at {
-                Some(cut_at) if offset > 0 && offset.saturating_add(RESUME_SLACK_BYTES) >= cut_at => reading,
-                // Cut before anything arrived: beginning again is no second reading.
-                Some(0) => reading,
-                _ => format!("reading:{flow}"),
-            },
-        }
     }
 
     async fn flow_ended(&self, report: FlowReport) {
         let id = report.transfer.clone();
-        let mut duties = Vec::new();
-        if let Some(openings) = self.openings().get_mut(&id)
-            && let Some(opening) = openings.iter_mut().find(|opening| opening.flow == report.id)
-        {
-            opening.cut_at = match report.outcome {
-                crate::model::FlowOutcome::Whole => None,
-                _ => Some(report.offset + report.bytes),
-            };
-            duties.clone_from(&opening.duties);
-        }
+        let whole = report.outcome == crate::model::FlowOutcome::Whole;
+        let ended = |readings: &mut Readings| readings.end(&report.id, report.offset, report.bytes, whole);
+        let duties = self.readings().get_mut(&id).map(ended).unwrap_or_default();
         let now = self.now();
         let duties = self.owed_at_the_end(&report, &duties, now).await;
         let wakes = !duties.is_empty();
@@ -1044,8 +1005,8 @@ impl Control {
         self.pulls.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn openings(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<ProcessId, Vec<Opening>>> {
-        self.openings.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn readings(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<ProcessId, Readings>> {
+        self.readings.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

@@ -45,6 +45,8 @@ pub enum FlowEvent {
         member: Option<String>,
         /// Where in the file it would begin.
         offset: u64,
+        /// The entity tag of what it would read.
+        version: String,
         /// Leave, or why not.
         reply: oneshot::Sender<Result<(), Refusal>>,
     },
@@ -363,7 +365,7 @@ impl Request {
         let flow = uuid::Uuid::new_v4().to_string();
         let started = Timestamp::now();
         let quota = self.reserve(&permit, &flow, extent, staged).await?;
-        if let Err(refused) = self.ask(&permit, &flow, extent.offset).await {
+        if let Err(refused) = self.ask(&permit, &flow, extent.offset, &etag).await {
             if let Some(quota) = quota {
                 // The flow never was: it gives back what it was given.
                 let _ = self.plane.events.send(quota.settled(Amount::default())).await;
@@ -421,13 +423,14 @@ impl Request {
     }
 
     /// Asks `control` for leave.
-    async fn ask(&self, permit: &Permit, flow: &str, offset: u64) -> Result<(), Box<Response>> {
+    async fn ask(&self, permit: &Permit, flow: &str, offset: u64, version: &str) -> Result<(), Box<Response>> {
         let (reply, replied) = oneshot::channel();
         let opening = FlowEvent::Opening {
             transfer: permit.grant().transfer.clone(),
             flow: flow.to_owned(),
             member: self.member.clone(),
             offset,
+            version: version.to_owned(),
             reply,
         };
         let asked = async {
