@@ -248,54 +248,71 @@ impl Control {
     }
 
     async fn delivered(&self, entry: &OutboxEntry, peer_pid: Option<ProcessId>) {
-        let result = match entry.machine {
-            Machine::Negotiation => {
-                let input = negotiation::Input::Delivered { id: entry.id.clone(), peer_pid };
-                let advanced = self.advance_negotiation(&entry.process, input, &published, Some(&entry.id)).await;
-                advanced.map(|advanced| advanced.outgoing)
-            }
-            Machine::Transfer => {
-                let input = transfer::Input::Delivered { id: entry.id.clone(), peer_pid };
-                let advanced = self.advance_transfer(&entry.process, input, None, Some(&entry.id)).await;
-                advanced.map(|advanced| advanced.outgoing)
-            }
-        };
-        if let Err(ControlError::Store(StoreError::Duplicate { .. })) = &result {
+        let delivered = Outcome::Delivered { peer_pid };
+        if let Err(ControlError::Store(StoreError::Duplicate { .. })) = self.take_up(entry, &delivered).await {
             // Two processes under one identifier could not be told apart in the peer's messages.
             let detail = "the peer gave an identifier that it uses for another process already".to_owned();
-            return self.undelivered(entry, true, detail).await;
+            self.undelivered(entry, true, detail).await;
         }
-        self.close_entry(entry, result).await;
     }
 
     async fn undelivered(&self, entry: &OutboxEntry, refused: bool, detail: String) {
         tracing::warn!(message.id = %entry.id, to = %entry.to, url = entry.url, refused, detail, "a message was not taken");
-        let failure = Failure { refused, detail };
-        let result = match entry.machine {
-            Machine::Negotiation => {
-                let input = negotiation::Input::Undelivered { id: entry.id.clone(), failure };
-                let advanced = self.advance_negotiation(&entry.process, input, &published, Some(&entry.id)).await;
-                advanced.map(|advanced| advanced.outgoing)
-            }
-            Machine::Transfer => {
-                let input = transfer::Input::Undelivered { id: entry.id.clone(), failure };
-                let advanced = self.advance_transfer(&entry.process, input, None, Some(&entry.id)).await;
-                advanced.map(|advanced| advanced.outgoing)
-            }
-        };
-        self.close_entry(entry, result).await;
+        let _ = self.take_up(entry, &Outcome::Undelivered(Failure { refused, detail })).await;
     }
 
-    /// The message left the outbox in the same commit that took up its receipt. Until then a
-    /// crash repeats it, which changes nothing at the peer.
-    async fn close_entry(&self, entry: &OutboxEntry, result: Result<Vec<OutboxEntry>, ControlError>) {
-        match result {
-            Ok(outgoing) => self.send(outgoing),
-            Err(error) => {
-                tracing::error!(message.id = %entry.id, %error, "the receipt of a message could not be taken up");
+    /// Takes up what became of a message; it leaves the outbox in the same commit. Until then a crash repeats it, which
+    /// changes nothing at the peer. Where the store fails, it is tried again: nobody else would.
+    async fn take_up(&self, entry: &OutboxEntry, outcome: &Outcome) -> Result<(), ControlError> {
+        let mut attempts = 0;
+        loop {
+            match self.took_up(entry, outcome.clone()).await {
+                Ok(outgoing) => {
+                    self.send(outgoing);
+                    return Ok(());
+                }
+                Err(error @ ControlError::Store(StoreError::Duplicate { .. })) => return Err(error),
+                Err(error @ (ControlError::Store(_) | ControlError::Busy)) => {
+                    attempts += 1;
+                    tracing::error!(message.id = %entry.id, %error, attempts, "the receipt of a message could not be taken up yet");
+                    tokio::time::sleep(self.backoff(attempts)).await;
+                }
+                Err(error) => {
+                    tracing::error!(message.id = %entry.id, %error, "the receipt of a message could not be taken up");
+                    return Err(error);
+                }
             }
         }
     }
+
+    async fn took_up(&self, entry: &OutboxEntry, outcome: Outcome) -> Result<Vec<OutboxEntry>, ControlError> {
+        let id = entry.id.clone();
+        Ok(match entry.machine {
+            Machine::Negotiation => {
+                let input = match outcome {
+                    Outcome::Delivered { peer_pid } => negotiation::Input::Delivered { id, peer_pid },
+                    Outcome::Undelivered(failure) => negotiation::Input::Undelivered { id, failure },
+                };
+                self.advance_negotiation(&entry.process, input, &published, Some(&entry.id)).await?.outgoing
+            }
+            Machine::Transfer => {
+                let input = match outcome {
+                    Outcome::Delivered { peer_pid } => transfer::Input::Delivered { id, peer_pid },
+                    Outcome::Undelivered(failure) => transfer::Input::Undelivered { id, failure },
+                };
+                self.advance_transfer(&entry.process, input, None, Some(&entry.id)).await?.outgoing
+            }
+        })
+    }
+}
+
+/// What became of a message in the end.
+#[derive(Debug, Clone)]
+enum Outcome {
+    /// The peer took it, and perhaps named its own identifier.
+    Delivered { peer_pid: Option<ProcessId> },
+    /// It did not, and will not.
+    Undelivered(Failure),
 }
 
 /// Where the peer's side of a process stands, seen from a message of ours.
