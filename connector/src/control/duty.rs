@@ -216,8 +216,8 @@ impl Control {
         duties.iter().filter_map(deletion).collect()
     }
 
-    /// Carries out one duty and keeps what became of it.
-    async fn carry_out(&self, mut duty: DutyRecord) {
+    /// Carries out one duty and keeps what became of it; whether that was kept.
+    async fn carry_out(&self, mut duty: DutyRecord) -> bool {
         let outcome = match &duty.task {
             DutyTask::Log { entry } => self.parts.duties.append(entry).await.map(|()| ("logged".to_owned(), None)),
             DutyTask::Inform { party, notice } => self.inform(&duty, party, notice).await.map(|words| (words, None)),
@@ -252,8 +252,12 @@ impl Control {
             }
         }
         batch.duties_tried.push(duty);
-        if let Err(error) = self.parts.store.commit(batch).await {
-            tracing::error!(%error, "what became of a duty was not kept; it is done again");
+        match self.parts.store.commit(batch).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::error!(%error, "what became of a duty was not kept; it is done again");
+                false
+            }
         }
     }
 
@@ -546,6 +550,7 @@ fn audit(duty: &DutyRecord, at: Timestamp, event: &str, detail: &str) -> AuditRe
 
 /// Carries out what is due, runs until it is dropped.
 pub async fn run(control: Arc<Control>) {
+    let mut troubled = 0;
     loop {
         let sleep = match control.parts.store.next_duty().await {
             Ok(None) => SLEEP_MAX,
@@ -565,11 +570,17 @@ pub async fn run(control: Arc<Control>) {
             Ok(due) => due,
             Err(error) => {
                 tracing::error!(%error, "due duties cannot be read");
+                tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
             }
         };
         // Side by side, so that a party that does not answer holds up no other duty.
-        futures_util::future::join_all(due.into_iter().map(|duty| control.carry_out(duty))).await;
+        let kept = futures_util::future::join_all(due.into_iter().map(|duty| control.carry_out(duty))).await;
+        troubled = if kept.iter().all(|kept| *kept) { 0 } else { troubled + 1 };
+        if troubled > 0 {
+            // What was done and could not be kept is done again: the more seldom, the longer that lasts.
+            tokio::time::sleep(control.backoff(troubled)).await;
+        }
     }
 }
 
