@@ -360,6 +360,8 @@ pub struct Batch {
     pub outbox_done: Vec<MessageId>,
     /// When to wake the process; `None` clears it.
     pub wake: Option<(ProcessId, Option<Timestamp>)>,
+    /// The process was woken for this time: its wake-up is cleared, unless it is a later one by now.
+    pub woken: Option<(ProcessId, Timestamp)>,
     /// Added or replaced, by its identifier.
     pub flow: Option<FlowReport>,
     /// Datasets, each with what must be there.
@@ -1117,6 +1119,11 @@ fn apply(work: &mut impl Work, batch: &Batch) -> Result<Committed, StoreError> {
             work.remove::<WakeRecord>(process.as_str())?;
         }
         None => {}
+    }
+    if let Some((process, due)) = &batch.woken
+        && work.get::<WakeRecord>(process.as_str())?.is_some_and(|wake| wake.value.at <= *due)
+    {
+        work.remove::<WakeRecord>(process.as_str())?;
     }
     if let Some(report) = &batch.flow {
         work.put(report, Expect::Any, now)?;

@@ -117,6 +117,46 @@ async fn a_revoked_agreement_cuts_what_runs_and_refuses_what_comes() {
 }
 
 #[tokio::test]
+async fn a_withdrawn_dataset_cuts_what_runs_and_refuses_what_comes() {
+    let space = DataSpace::new();
+    let (provider, consumer) = space.pair();
+    let stream = running(&provider, &consumer, &open(), STREAM_BYTES).await;
+    let dataset = id_of(&provider.list("datasets").await[0]);
+    provider.delete(&format!("/datasets/{dataset}")).await.ok();
+    both_ended(&provider, &consumer, &stream, "was withdrawn").await;
+    let again = consumer.transfer(&stream.agreement, Some("again.bin")).await;
+    let ended = consumer.wait_transfer(&again, "TERMINATED").await;
+    assert!(ended.to_string().contains("was withdrawn"), "{ended:#}");
+}
+
+#[tokio::test]
+async fn transfers_that_turn_at_the_same_instant_all_end_at_the_next() {
+    let space = DataSpace::new();
+    let provider = space.participant("provider");
+    let now = jiff::Timestamp::now();
+    let [turn, end] = [6, 8].map(|seconds| now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap());
+    let before = |until: jiff::Timestamp| json!({ "leftOperand": "dateTime", "operator": "lt", "rightOperand": until.to_string() });
+    let fields = json!({ "leftOperand": "idsc:PATH", "operator": "isAnyOf", "rightOperand": ["$.id"] });
+    let policy = json!({ "permission": [
+        { "action": "use", "constraint": [before(turn)] },
+        { "action": "use", "constraint": [fields, before(end)] },
+    ] });
+    let file = provider.write("ships.csv", b"id,name\n7,Adler\n");
+    let dataset = provider.add_dataset("ships", &file).await;
+    provider.add_offer("ships", &dataset, &policy).await;
+    let consumer = space.fake("reader", |seen| Reply::ack(seen, &terms::urn())).await;
+    let agreement = agreed(&provider, &consumer, &dataset).await;
+    let mut transfers = Vec::new();
+    for _ in 0..3 {
+        transfers.push(granted(&provider, &consumer, &agreement).await);
+    }
+    assert!(jiff::Timestamp::now() < turn, "the machine is too slow for this story");
+    for granted in transfers {
+        provider.wait_transfer(&granted.provider_pid, "TERMINATED").await;
+    }
+}
+
+#[tokio::test]
 async fn uses_that_are_reported_cut_a_running_stream_once_they_exceed_the_count() {
     let space = DataSpace::new();
     let (provider, consumer) = space.pair();

@@ -6,11 +6,15 @@ use std::time::Duration;
 use kontor_core::transfer::Input;
 
 use super::Control;
+use super::error::ControlError;
 
 /// Longest sleep, so that a clock that was set is noticed.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// How many due processes are taken up at once.
 const DUE_MAX: usize = 100;
+
+/// How long to wait after something that must be done could not be, such as on a full disk.
+const TROUBLED: Duration = Duration::from_secs(1);
 
 /// Runs until it is dropped.
 pub async fn run(control: Arc<Control>) {
@@ -35,25 +39,32 @@ pub async fn run(control: Arc<Control>) {
             Ok(due) => due,
             Err(error) => {
                 tracing::error!(%error, "due wake-ups cannot be read");
+                tokio::time::sleep(TROUBLED).await;
                 continue;
             }
         };
-        for (process, _) in due {
-            match control.advance_transfer(&process, Input::Due, None, None).await {
+        let mut troubled = false;
+        for (process, at) in due {
+            let cleared = match control.advance_transfer(&process, Input::Due, None, None).await {
                 Ok(advanced) => {
-                    let again = control.parts.store.next_wake().await;
-                    // A process that asks for nothing more is not woken again.
-                    if advanced.outgoing.is_empty() && matches!(again, Ok(Some(at)) if at <= control.now()) {
-                        control.clear_wake(&process).await;
-                    }
                     control.send(advanced.outgoing);
                     control.on_new_terms(&advanced.value).await;
+                    control.woken(&process, at).await.map_err(ControlError::from)
                 }
+                // It stays due: what failed may be mended.
+                Err(error @ (ControlError::Store(_) | ControlError::Busy)) => Err(error),
                 Err(error) => {
                     tracing::warn!(transfer.id = %process, %error, "a wake-up was refused");
-                    control.clear_wake(&process).await;
+                    control.woken(&process, at).await.map_err(ControlError::from)
                 }
+            };
+            if let Err(error) = cleared {
+                tracing::error!(transfer.id = %process, %error, "a wake-up could not be carried out");
+                troubled = true;
             }
+        }
+        if troubled {
+            tokio::time::sleep(TROUBLED).await;
         }
     }
 }

@@ -994,11 +994,10 @@ impl Control {
         }
     }
 
-    pub(super) async fn clear_wake(&self, process: &ProcessId) {
-        let batch = Batch { now: self.now(), wake: Some((process.clone(), None)), ..Batch::default() };
-        if let Err(error) = self.parts.store.commit(batch).await {
-            tracing::error!(%error, "a wake-up could not be cleared");
-        }
+    /// Takes away a wake-up that was due, unless a later one was set meanwhile.
+    pub(super) async fn woken(&self, process: &ProcessId, due: Timestamp) -> Result<(), StoreError> {
+        let batch = Batch { now: self.now(), woken: Some((process.clone(), due)), ..Batch::default() };
+        self.parts.store.commit(batch).await.map(drop)
     }
 
     fn pulls(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<ProcessId, watch::Sender<Option<String>>>> {

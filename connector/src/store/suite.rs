@@ -565,6 +565,14 @@ async fn wakes_are_due_at_their_time_until_cleared(store: Store) {
     store.commit(Batch::new(at(0)).waking(pid("late"), None)).await.unwrap();
     store.commit(Batch::new(at(0)).waking(pid("never"), None)).await.unwrap();
     assert_eq!(store.wakes_due(at(99), 10).await.unwrap(), vec![(pid("early"), at(30))]);
+    // Whoever was woken for an earlier time takes nothing away from a later one.
+    let woken = |due| Batch { woken: Some((pid("early"), at(due))), ..Batch::new(at(0)) };
+    store.commit(woken(29)).await.unwrap();
+    assert_eq!(store.next_wake().await.unwrap(), Some(at(30)));
+    store.commit(woken(30)).await.unwrap();
+    store.commit(woken(30)).await.unwrap();
+    assert_eq!(store.next_wake().await.unwrap(), None);
+    store.commit(Batch::new(at(0)).waking(pid("early"), Some(at(5)))).await.unwrap();
     store.commit(Batch::new(at(0)).waking(pid("early"), None)).await.unwrap();
     assert_eq!(store.next_wake().await.unwrap(), None);
 }
