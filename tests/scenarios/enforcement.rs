@@ -1,5 +1,6 @@
 //! The policy holds in the stream: what it ends is cut, and both sides know why.
 
+use kontor_tests::participant::id_of;
 use kontor_tests::terms::{self, for_seconds, open, times, under};
 use kontor_tests::{DataSpace, Participant, Reply};
 use serde_json::{Value, json};
@@ -69,7 +70,7 @@ async fn a_count_of_one_lets_one_transfer_through_and_refuses_the_second_with_it
     consumer.wait_transfer(&first, "COMPLETED").await;
     let second = consumer.try_transfer(&agreement, Some("two.csv")).await;
     let text = if second.status < 300 {
-        let id = kontor_tests::participant::id_of(&second.body);
+        let id = id_of(&second.body);
         let ended = consumer.wait_transfer(&id, "TERMINATED").await;
         ended["why"]["reason"].to_string()
     } else {

@@ -304,6 +304,22 @@ impl Control {
         input: Option<transfer::Input>,
         batch: Batch,
     ) -> Result<Advanced<Transfer>, ControlError> {
+        let id = transfer.id.clone();
+        let committed = self.settle_and_commit(transfer, version, input, batch).await;
+        if committed.is_err() && version == 0 {
+            // It was decided about, but it does not come to be.
+            self.interests().remove(&id);
+        }
+        committed
+    }
+
+    async fn settle_and_commit(
+        &self,
+        transfer: Transfer,
+        version: u64,
+        input: Option<transfer::Input>,
+        batch: Batch,
+    ) -> Result<Advanced<Transfer>, ControlError> {
         let settled = self.settle_transfer(transfer, input, batch).await?;
         let Settled { next, mut batch, outgoing, arrived, flow, later, changed, epoch, .. } = settled;
         if !changed && !batch.outbox_done.is_empty() {
@@ -324,6 +340,9 @@ impl Control {
                 self.wake.notify_one();
             }
             self.after_transfer_commit(&next, detail, matches!(flow, Some(FlowOrder::Start))).await;
+            if let (Some(FlowOrder::Stop(_)), negotiation::Role::Provider) = (&flow, next.role) {
+                self.hold_to_state(&next.id).await;
+            }
             if epoch != self.facts_epoch()
                 && let Some(control) = self.arc()
             {

@@ -363,7 +363,7 @@ impl Control {
         Ok(kept)
     }
 
-    /// Withdraws a dataset and its offers; agreements stay, but nothing flows any more.
+    /// Withdraws a dataset and its offers; agreements stay, but once it answers nothing flows any more.
     ///
     /// # Errors
     /// [`ControlError::Refused`] when there is none.
@@ -376,6 +376,7 @@ impl Control {
         let batch = Batch { now, delete_datasets: vec![id.clone()], audit: vec![line], ..Batch::default() };
         self.parts.store.commit(batch).await?;
         self.published.notify_waiters();
+        self.decide_again(&Change::Labels(id.clone())).await;
         Ok(())
     }
 

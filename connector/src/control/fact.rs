@@ -241,7 +241,9 @@ impl Control {
             },
         };
         if let Err(error) = told {
-            tracing::error!(transfer.id = %transfer.id, %error, "the new terms of a transfer were not taken up");
+            tracing::error!(transfer.id = %transfer.id, %error, "the new terms of a transfer could not be taken up: the flow is stopped");
+            let words = "the terms changed and could not be taken up";
+            self.parts.grants.stop(&transfer.id, crate::data::gate::StopKind::Suspended, words);
         }
     }
 
@@ -282,18 +284,17 @@ impl Control {
             target: Some(agreement.target.to_string()),
         };
         let known = self.known_of(record, transfer, binding, uses).await?;
+        if known.role == Role::Provider && known.dataset.is_none() {
+            let gone = denied(format!("the dataset `{}` was withdrawn", agreement.target));
+            return Ok(Err(gone.cure("another dataset: this one is not offered any more")));
+        }
         let world = |at: Timestamp| World { duties: known.duties(&model, at), ..known.world(at) };
         let ask = |at: Timestamp| policy::evaluate(&model, &request, &world(at));
         let mut decision = ask(now);
-        self.interests().insert(
-            transfer.id.clone(),
-            Interest {
-                agreement: agreement.id.clone(),
-                assignee: agreement.assignee.clone(),
-                dataset: agreement.target.clone(),
-                depends_on: decision.depends_on.clone(),
-            },
-        );
+        // What has ended is not decided again.
+        if !transfer.state.name().is_terminal() {
+            self.watch(record, transfer, decision.depends_on.clone());
+        }
         if !decision.allowed && known.role == Role::Consumer && known.leaves_open(&decision, now) {
             // What the provider knows and we do not is the provider's to decide, and it decides before a byte leaves.
             // Where duties of ours are at stake we must know which permission it is: it is the only one.
@@ -331,6 +332,18 @@ impl Control {
             ));
         }
         Ok(Err(refusal))
+    }
+
+    /// Notes what a transfer's permission rests on.
+    fn watch(&self, record: &AgreementRecord, transfer: &Transfer, depends_on: BTreeSet<String>) {
+        let AgreementRecord { agreement, .. } = record;
+        let interest = Interest {
+            agreement: agreement.id.clone(),
+            assignee: agreement.assignee.clone(),
+            dataset: agreement.target.clone(),
+            depends_on,
+        };
+        self.interests().insert(transfer.id.clone(), interest);
     }
 
     /// What is known of a participant and a dataset before there is an agreement.

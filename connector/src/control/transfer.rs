@@ -304,7 +304,11 @@ impl Control {
             format: format.to_owned(),
             purpose,
         });
-        self.permission(&fresh, None, self.now()).await??;
+        let permission = self.permission(&fresh, None, self.now()).await;
+        if !matches!(permission, Ok(Ok(_))) {
+            self.interests().remove(&fresh.id);
+        }
+        permission??;
         let mut detail = TransferDetail::new(fresh.id.clone());
         detail.auto_start = sink.is_some();
         detail.sink = sink;
@@ -481,7 +485,7 @@ impl Control {
             return Ok(());
         };
         let Some(loaded) = self.parts.store.dataset(&transfer.dataset).await? else {
-            // The dataset is gone: there is nothing to open, and a pull is refused by the gate.
+            self.parts.grants.stop(&transfer.id, StopKind::Terminated, "the dataset was withdrawn");
             return Ok(());
         };
         let dataset = loaded.value;
@@ -509,7 +513,30 @@ impl Control {
             terms,
             pseudonyms: Some(PseudonymKey::derive(secret.expose_secret().as_bytes(), &transfer.agreement)),
         });
+        self.hold_to_state(&transfer.id).await;
         Ok(())
+    }
+
+    /// The state has the last word on a grant: what stopped the transfer while its grant was being opened came too early
+    /// for the grant. Asked after the grant is open, and after the stop is committed.
+    pub(super) async fn hold_to_state(&self, id: &ProcessId) {
+        match self.parts.store.transfer(id).await {
+            Ok(Some(Versioned { value: transfer, .. })) => {
+                let pending = transfer.pending.as_ref().map(|pending| pending.message.kind());
+                let reason = match (transfer.state.name(), pending) {
+                    (StateName::Completed, _) | (_, Some(MessageName::Completion)) => StopReason::Completed,
+                    (StateName::Terminated, _) | (_, Some(MessageName::Termination)) => StopReason::Terminated,
+                    _ => StopReason::Suspended,
+                };
+                if !transfer.may_flow() && pending != Some(MessageName::Start) {
+                    self.stop_flow(&transfer, reason);
+                }
+            }
+            Ok(None) | Err(_) => {
+                let words = "the state of the transfer could not be read";
+                self.parts.grants.stop(id, StopKind::Suspended, words);
+            }
+        }
     }
 
     /// Stops what flows, at once, with the reason that the state or the pending message gives.
@@ -582,9 +609,10 @@ impl Control {
                 let flows = transfer.may_flow();
                 match transfer.role {
                     Role::Provider if transfer.state.name() != StateName::Requested || pending.is_some() => {
-                        self.open_grant(&transfer, None).await?;
-                        if !flows && pending != Some(MessageName::Start) {
-                            self.stop_flow(&transfer, StopReason::Suspended);
+                        if let Err(error) = self.open_grant(&transfer, None).await {
+                            tracing::error!(transfer.id = %transfer.id, %error, "the grant could not be opened");
+                            let words = "the grant could not be opened again";
+                            self.parts.grants.stop(&transfer.id, StopKind::Suspended, words);
                         }
                     }
                     Role::Consumer if flows => self.start_pull(transfer.clone(), None).await,
