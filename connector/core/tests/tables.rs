@@ -590,6 +590,19 @@ fn every_transfer_message_and_command_in_every_state_is_as_the_specification_say
 }
 
 #[test]
+fn a_token_that_was_handed_over_is_kept_by_who_uses_it() {
+    let token = |transfer: &Transfer| transfer.data_address().and_then(|address| address.token.clone());
+    let pending = t_decide(transfer_in(Role::Provider, "REQUESTED"), start("https://p/1")).unwrap().next;
+    let there = t_deliver(pending).next;
+    assert_eq!(there.data_address().and_then(|address| address.endpoint.as_deref()), Some("https://p/1"));
+    assert_eq!(token(&there), None);
+    assert_eq!(token(&t_say(there, pause())), None);
+    let data_address = address("https://p/1");
+    let here = t_hear(transfer_in(Role::Consumer, "REQUESTED"), t::Message::Start { data_address }).unwrap().next;
+    assert_eq!(token(&here).as_deref(), Some("secret"));
+}
+
+#[test]
 fn bytes_flow_from_delivery_to_the_first_decision_that_stops_them() {
     let until = now() + jiff::SignedDuration::from_secs(60);
     let pending = t_decide(transfer_in(Role::Provider, "REQUESTED"), start("https://p/1")).unwrap();

@@ -415,7 +415,11 @@ impl Walk<'_> {
                 self.next.state = State::Requested;
             }
             Message::Start { data_address } => {
-                let data_address = data_address.or_else(|| self.next.data_address().cloned());
+                let mut data_address = data_address.or_else(|| self.next.data_address().cloned());
+                if let (Role::Provider, Some(address)) = (self.next.role, &mut data_address) {
+                    // It arrived: whoever gave the token needs no more than its digest.
+                    address.token = None;
+                }
                 self.record("transfer.started", format!("the {} starts the transfer", speaker.as_str()));
                 self.next.state = State::Started { data_address };
                 self.start_flow();
