@@ -40,6 +40,8 @@ use crate::seed;
 use crate::settings::{Insecure, LogFormat, LogTarget, Profile, Settings};
 use crate::store::Store;
 
+/// How long the end waits for what flows that were cut have to tell.
+const FLOW_ENDS_WAIT: Duration = Duration::from_secs(5);
 /// How many flow events may wait for the control plane.
 const FLOW_EVENTS_MAX: usize = 256;
 /// Threads of the runtime; blocking reads of sources have their own.
@@ -381,9 +383,13 @@ async fn run(settings: Settings) -> Result<()> {
     let (protocol_end, management_end) = tokio::join!(protocol_task, management_task);
     protocol_end??;
     management_end??;
+    // Flows that the end cut off still tell how far they came; after the last of them nobody is left to tell anything.
+    let telling = events_task.abort_handle();
+    if tokio::time::timeout(FLOW_ENDS_WAIT, events_task).await.is_err() {
+        tracing::warn!("some flows did not say how far they came");
+        telling.abort();
+    }
     control.stopped().await;
-    drop(control);
-    events_task.abort();
     Ok(())
 }
 

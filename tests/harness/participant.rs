@@ -163,6 +163,11 @@ impl Participant {
         self.process.kill9();
     }
 
+    /// SIGTERM, and waits for its end.
+    pub fn stop(&mut self) {
+        self.process.stop();
+    }
+
     /// Starts it over the same state, on the same protocol port.
     pub fn start_again(&mut self) {
         self.addresses = self.process.start();

@@ -315,6 +315,15 @@ impl Process {
         }
     }
 
+    /// SIGTERM, and waits for its end.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let told = Command::new("sh").args(["-c", "kill -TERM $0", &child.id().to_string()]).status();
+            assert!(told.is_ok_and(|status| status.success()), "the signal could not be sent");
+            let _ = child.wait();
+        }
+    }
+
     pub(crate) fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }

@@ -2,7 +2,7 @@
 
 use kontor_tests::participant::id_of;
 use kontor_tests::terms::{self, for_seconds, open, times, under};
-use kontor_tests::{DataSpace, Participant, Reply};
+use kontor_tests::{DataSpace, Options, Participant, Reply};
 use serde_json::{Value, json};
 
 use crate::transfer::{
@@ -128,6 +128,28 @@ async fn a_withdrawn_dataset_cuts_what_runs_and_refuses_what_comes() {
     let again = consumer.transfer(&stream.agreement, Some("again.bin")).await;
     let ended = consumer.wait_transfer(&again, "TERMINATED").await;
     assert!(ended.to_string().contains("was withdrawn"), "{ended:#}");
+}
+
+#[tokio::test]
+async fn a_provider_that_is_stopped_keeps_how_far_its_flows_came() {
+    let space = DataSpace::new();
+    let short = Options { extra: "[limits]\ndrain_seconds_max = 1\n".to_owned(), ..Options::default() };
+    let mut provider = space.participant_with("provider", &short);
+    let dataset = provider.publish_sparse("stream", STREAM_BYTES, &open()).await;
+    let consumer = space.fake("reader", |seen| Reply::ack(seen, &terms::urn())).await;
+    let agreement = agreed(&provider, &consumer, &dataset).await;
+    let granted = granted(&provider, &consumer, &agreement).await;
+    let mut body = consumer.open(&provider, &granted.endpoint, &granted.token).await.into_body();
+    read_until(&mut body, 1024 * 1024).await.unwrap();
+    // The reader reads no further, so that the flow outlasts the time that the end gives it.
+    provider.stop();
+    let (_, broken) = drain(&mut body).await;
+    assert!(broken, "a cut stream ended as if it were whole");
+    provider.start_again();
+    let flows = provider.wait_flows(&granted.provider_pid, 1).await;
+    assert_eq!(flows.len(), 1, "{flows:#?}");
+    assert_ne!(flows[0]["outcome"]["name"], "whole", "{flows:#?}");
+    assert!(flows[0]["bytes"].as_u64() >= Some(1024 * 1024), "{flows:#?}");
 }
 
 #[tokio::test]
