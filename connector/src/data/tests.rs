@@ -36,6 +36,7 @@ use super::quota::Amount;
 use super::*;
 use crate::model::{FlowOutcome, FlowReport, SinkSpec, SourceSpec, TokenBinding};
 
+mod memory;
 mod terms;
 
 const PROVIDER: &str = "did:web:provider.example";
