@@ -9,6 +9,8 @@
 
 mod table;
 
+use std::collections::{BTreeMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use crate::iri::{DCAT, DCT, DSPACE, FOAF, ODRL, RDF, RDFS, XSD};
@@ -18,6 +20,11 @@ use table::{Shape, shape_of};
 /// How deep a document may nest before [`compact`] leaves the rest as it came. `serde_json` reads
 /// no deeper than 128 levels from text, so this bounds values that were built in memory.
 pub const NESTING_MAX: usize = 128;
+
+/// How many names of its own a document may have for the known namespaces; real contexts have one for each. Further
+/// ones are ignored, which is safe: their members stay unknown, as those of any prefix that is not ours, and are
+/// refused by whoever reads them. What takes a prefix of ours away always counts.
+pub const OWN_PREFIXES_MAX: usize = 64;
 
 /// Namespaces with the prefix that they have in the protocol's context.
 const PREFIXES: &[(&str, &str)] = &[
@@ -93,14 +100,16 @@ fn single_node(document: Value) -> Value {
     }
 }
 
-/// Which prefix stands for which namespace, in one document.
+/// Which prefix stands for which known namespace, in one document. A context may have as many prefixes as fit into a
+/// message; those that neither name a known namespace nor hide a usual prefix change nothing here, and are not kept.
 struct Names {
-    prefixes: Vec<(String, String)>,
+    /// `None`: a prefix of ours that the document binds elsewhere.
+    prefixes: BTreeMap<String, Option<&'static str>>,
 }
 
 impl Default for Names {
     fn default() -> Self {
-        Self { prefixes: PREFIXES.iter().map(|(prefix, iri)| ((*prefix).to_owned(), (*iri).to_owned())).collect() }
+        Self { prefixes: PREFIXES.iter().map(|(prefix, iri)| ((*prefix).to_owned(), Some(*iri))).collect() }
     }
 }
 
@@ -109,21 +118,30 @@ impl Names {
     fn of(document: &Value) -> Self {
         let mut names = Self::default();
         let contexts = match document.get("@context") {
-            Some(Value::Array(all)) => all.iter().collect(),
-            Some(one) => vec![one],
-            None => Vec::new(),
+            Some(Value::Array(all)) => all.as_slice(),
+            Some(one) => std::slice::from_ref(one),
+            None => &[],
         };
-        for (prefix, value) in contexts.into_iter().filter_map(Value::as_object).flatten() {
+        for (prefix, value) in contexts.iter().filter_map(Value::as_object).flatten() {
             let iri = value.as_str().or_else(|| value.get("@id").and_then(Value::as_str));
             if let Some(iri) = iri
                 && !prefix.starts_with('@')
                 && iri.ends_with(['/', '#', ':'])
             {
-                names.prefixes.retain(|(known, _)| known != prefix);
-                names.prefixes.push((prefix.clone(), iri.to_owned()));
+                names.bind(prefix, iri);
             }
         }
         names
+    }
+
+    /// Binds a prefix; of several bindings the last counts.
+    fn bind(&mut self, prefix: &str, iri: &str) {
+        let namespace = PREFIXES.iter().map(|(_, known)| *known).find(|known| *known == iri);
+        if let Some(bound) = self.prefixes.get_mut(prefix) {
+            *bound = namespace;
+        } else if namespace.is_some() && self.prefixes.len() < PREFIXES.len() + OWN_PREFIXES_MAX {
+            self.prefixes.insert(prefix.to_owned(), namespace);
+        }
     }
 
     /// The compact spelling of a term.
@@ -140,7 +158,7 @@ impl Names {
                 }
                 match PREFIXES.iter().find(|(_, iri)| *iri == namespace) {
                     // The usual prefix may be bound elsewhere in this document; then the whole IRI is unambiguous.
-                    Some((prefix, iri)) if self.prefixes.iter().any(|(p, i)| p == prefix && i == iri) => {
+                    Some((prefix, iri)) if self.prefixes.get(*prefix) == Some(&Some(*iri)) => {
                         format!("{prefix}:{name}")
                     }
                     Some(_) | None => format!("{namespace}{name}"),
@@ -152,12 +170,11 @@ impl Names {
 
     /// A known namespace and the name in it, from a prefixed or whole IRI.
     fn split<'a>(&self, text: &'a str) -> Option<(&'static str, &'a str)> {
-        let known = |iri: &str| PREFIXES.iter().map(|(_, known)| *known).find(|known| *known == iri);
         if let Some((prefix, name)) = text.split_once(':')
-            && let Some((_, iri)) = self.prefixes.iter().find(|(known, _)| known == prefix)
+            && let Some(namespace) = self.prefixes.get(prefix)
             && !name.starts_with("//")
         {
-            return known(iri).map(|namespace| (namespace, name)).filter(|(_, name)| !name.is_empty());
+            return namespace.map(|namespace| (namespace, name)).filter(|(_, name)| !name.is_empty());
         }
         PREFIXES
             .iter()
@@ -174,6 +191,7 @@ impl Names {
         // `dataset` is one IRI in this message and a set of nodes everywhere else.
         let asks_for_dataset = self.asks_for_dataset(&map);
         let mut compacted = Map::new();
+        let mut respelled: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         for (key, member) in map {
             let key = if key.starts_with('@') { key } else { self.term(&key) };
             let member = match key.as_str() {
@@ -181,11 +199,15 @@ impl Names {
                 _ => self.member(&key, member, depth - 1),
             };
             let Some(member) = member else { continue };
-            match compacted.get_mut(&key) {
-                Some(present) => merge(present, member),
-                None => {
-                    compacted.insert(key, member);
-                }
+            if compacted.contains_key(&key) {
+                respelled.entry(key).or_default().push(member);
+            } else {
+                compacted.insert(key, member);
+            }
+        }
+        for (key, more) in respelled {
+            if let Some(present) = compacted.get_mut(&key) {
+                merge(present, more);
             }
         }
         Value::Object(compacted)
@@ -231,17 +253,12 @@ impl Names {
 
     /// `@type`: compact terms; an array of one is the one.
     fn types(&self, value: Value) -> Value {
-        let mut types: Vec<Value> = Vec::new();
-        for item in items(value) {
-            let item = match item {
-                Value::String(text) => Value::String(self.term(&text)),
-                other => other,
-            };
-            if !types.contains(&item) {
-                types.push(item);
-            }
-        }
-        single(types)
+        let terms = items(value).into_iter().map(|item| match item {
+            Value::String(text) => Value::String(self.term(&text)),
+            other => other,
+        });
+        let mut seen = HashSet::new();
+        single(terms.filter(|item| seen.insert(item.clone())).collect())
     }
 
     /// `{"@id": x}` and nothing else is `x`.
@@ -329,10 +346,10 @@ fn single(mut items: Vec<Value>) -> Value {
     }
 }
 
-/// Two spellings of one member are one member with the values of both.
-fn merge(present: &mut Value, more: Value) {
+/// All spellings of one member are one member with the values of all.
+fn merge(present: &mut Value, more: Vec<Value>) {
     let mut all = items(present.take());
-    all.extend(items(more));
+    all.extend(items(Value::Array(more)));
     *present = Value::Array(all);
 }
 

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{NESTING_MAX, compact, compact_term};
+use super::{NESTING_MAX, Names, OWN_PREFIXES_MAX, PREFIXES, compact, compact_term};
+use crate::iri::ODRL;
 
 fn policy() -> Value {
     json!({
@@ -100,6 +101,49 @@ fn a_prefix_of_the_document_counts_and_one_bound_elsewhere_does_not() {
     assert_eq!(compact(own)["permission"], json!([{"action": "use"}]));
     let hijacked = json!({"@context": {"odrl": "https://example.org/other/"}, "odrl:permission": [{"action": "use"}]});
     assert!(compact(hijacked).get("permission").is_none());
+}
+
+#[test]
+fn prefixes_that_change_nothing_are_not_kept_and_the_others_are_bounded() {
+    let kept = |context: Value| Names::of(&json!({ "@context": context })).prefixes.len();
+    let many = |iri: &str| (0..90_000).map(|n| (format!("p{n}"), json!(iri))).collect::<serde_json::Map<_, _>>();
+    assert_eq!(kept(Value::Object(many(":"))), PREFIXES.len());
+    assert_eq!(kept(json!([many("https://example.org/"), { "o": ODRL }])), PREFIXES.len() + 1);
+    assert_eq!(kept(Value::Object(many(ODRL))), PREFIXES.len() + OWN_PREFIXES_MAX);
+    // One that came too late stays unknown; one of ours that is bound elsewhere is never too late.
+    let mut context = many(ODRL);
+    context.insert("odrl".to_owned(), json!("https://example.org/other/"));
+    let read = compact(json!({
+        "@context": context, "p0:target": "urn:a", "p89999:target": "urn:b", "odrl:target": "urn:c"
+    }));
+    assert_eq!(
+        (&read["target"], &read["p89999:target"], &read["odrl:target"]),
+        (&json!("urn:a"), &json!("urn:b"), &json!("urn:c"))
+    );
+}
+
+#[test]
+fn of_several_bindings_of_a_prefix_the_last_counts() {
+    let read = |contexts: Value| compact(json!({ "@context": contexts, "o:target": "urn:a", "odrl:target": "urn:b" }));
+    let elsewhere = json!({ "o": "https://example.org/", "odrl": "https://example.org/" });
+    let ours = json!({ "o": ODRL, "odrl": ODRL });
+    assert!(read(json!([ours, elsewhere])).get("target").is_none());
+    assert_eq!(read(json!([elsewhere, ours]))["target"], json!(["urn:a", "urn:b"]));
+}
+
+#[test]
+fn types_and_spellings_keep_their_order_and_types_come_once() {
+    let read = compact(json!({
+        "@type": ["odrl:Offer", 1, "x", "Offer", { "a": 1 }, "x", { "a": 1 }, 1],
+        "odrl:permission": [{ "action": "use" }], "target": "urn:a",
+        "permission": { "@list": [{ "action": "read" }, { "action": "print" }] },
+        "http://www.w3.org/ns/odrl/2/permission": { "action": "play" }
+    }));
+    assert_eq!(read["@type"], json!(["Offer", 1, "x", { "a": 1 }]));
+    let actions: Vec<&str> =
+        read["permission"].as_array().unwrap().iter().map(|one| one["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["use", "read", "print", "play"]);
+    assert_eq!(read.as_object().unwrap().keys().collect::<Vec<_>>(), ["@type", "permission", "target"]);
 }
 
 #[test]
