@@ -1,7 +1,7 @@
 //! Our catalogue as a given peer may see it, and the catalogues of others.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use kontor_core::catalog;
@@ -244,6 +244,7 @@ impl Control {
         let body = Bytes::from(serde_json::to_vec(&body).unwrap_or_default());
         let mut address = format!("{base}/catalog/request");
         let mut whole: Option<Value> = None;
+        let mut known = Known::new();
         let mut bytes = 0;
         for _ in 0..CATALOG_PAGES_MAX {
             let request = http::Request::post(&address).header(http::header::ACCEPT_ENCODING, "gzip");
@@ -256,7 +257,7 @@ impl Control {
             }
             match &mut whole {
                 None => whole = Some(page.value),
-                Some(whole) => append(whole, page.value),
+                Some(whole) => append(whole, page.value, &mut known),
             }
             match page.next {
                 Some(next) => address = followed(&address, &next)?,
@@ -497,16 +498,20 @@ fn followed(address: &str, link: &str) -> Result<String, ControlError> {
     Ok(next.into())
 }
 
+/// What the lists of the pages before hold, by the list's name; filled as pages come, so that each item is looked at
+/// once, however many pages there are.
+type Known = HashMap<String, HashSet<Value>>;
+
 /// Adds what a page lists to the pages before it.
-fn append(whole: &mut Value, page: Value) {
+fn append(whole: &mut Value, page: Value, known: &mut Known) {
     let (Value::Object(whole), Value::Object(page)) = (whole, page) else { return };
     for (name, member) in page {
         match (whole.get_mut(&name), member) {
+            (Some(Value::Array(all)), Value::Array(more)) if name == "dataset" => all.extend(more),
             (Some(Value::Array(all)), Value::Array(more)) => {
                 // Services are the same on every page.
-                let fresh: Vec<Value> =
-                    more.into_iter().filter(|item| name == "dataset" || !all.contains(item)).collect();
-                all.extend(fresh);
+                let known = known.entry(name).or_insert_with(|| all.iter().cloned().collect());
+                all.extend(more.into_iter().filter(|item| known.insert(item.clone())));
             }
             (Some(_), _) => {}
             (None, member) => {
@@ -568,12 +573,21 @@ mod tests {
     #[test]
     fn pages_are_one_catalogue() {
         let mut whole = json!({ "@id": "c", "service": [{ "@id": "s" }], "dataset": [{ "@id": "1" }] });
+        let mut known = Known::new();
         append(
             &mut whole,
             json!({ "@id": "d", "service": [{ "@id": "s" }], "dataset": [{ "@id": "2" }], "catalog": [] }),
+            &mut known,
         );
-        let services = json!([{ "@id": "s" }]);
-        let datasets = json!([{ "@id": "1" }, { "@id": "2" }]);
+        append(
+            &mut whole,
+            json!({ "service": [{ "@id": "t" }, { "@id": "s" }], "dataset": [{ "@id": "1" }] }),
+            &mut known,
+        );
+        append(&mut whole, json!({ "service": [{ "@id": "t" }] }), &mut known);
+        let services = json!([{ "@id": "s" }, { "@id": "t" }]);
+        let datasets = json!([{ "@id": "1" }, { "@id": "2" }, { "@id": "1" }]);
+        assert_eq!(known["service"].len(), 2, "an item is looked for again on every page");
         assert_eq!(whole, json!({ "@id": "c", "service": services, "dataset": datasets, "catalog": [] }));
     }
 }
