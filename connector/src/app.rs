@@ -326,9 +326,8 @@ async fn run(settings: Settings) -> Result<()> {
     // The data routes are outside of the time limit and the compression: a flow takes as long as
     // it takes, and its bytes are counted as they are.
     let protocol_router = kontor_wire::trace::traced(dsp_router.merge(data::router(plane)));
-    let management_router = uncancelled(management::router(control.clone()))
-        .layer(RequestBodyLimitLayer::new(limits.body_bytes_max))
-        .layer(axum::extract::DefaultBodyLimit::disable());
+    let management_router =
+        uncancelled(management::router(control.clone())).layer(axum::extract::DefaultBodyLimit::max(body_bytes_max));
     let management_router = require_bearer(management_router, token);
 
     let protocol_task = {

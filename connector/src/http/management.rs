@@ -7,22 +7,23 @@ pub mod fact;
 pub mod negotiation;
 pub mod operation;
 pub mod policy;
+mod request;
 pub mod transfer;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use kontor_core::id::ProcessId;
+use kontor_core::id::{ID_BYTES_MAX, ProcessId};
 use kontor_core::refusal::{Fault, Refusal};
 use kontor_wire::problem::Problem;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+pub(crate) use request::{Path, Query, read};
 
 use crate::control::Control;
 use crate::control::error::ControlError;
@@ -41,30 +42,51 @@ pub fn router(control: Arc<Control>) -> Router {
         .merge(policy::routes())
         .merge(negotiation::routes())
         .merge(transfer::routes());
-    Router::new().nest("/management/v1", routes).fallback(unknown).with_state(control)
+    Router::new()
+        .nest("/management/v1", routes)
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(control)
 }
 
 async fn unknown(uri: http::Uri) -> Response {
     Problem::new(StatusCode::NOT_FOUND, "route", format!("there is nothing at `{}`", uri.path()))
+        .at("path")
+        .by("only the routes of this API are here")
         .cure("the routes below `/management/v1` that the README lists")
         .into_response()
+}
+
+async fn wrong_method(request: Request) -> Problem {
+    let detail = format!("`{}` is not possible at `{}`", request.method(), request.uri().path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong-method", detail)
+        .at("method")
+        .by("each route has methods of its own")
+        .cure("one of the methods in `Allow`")
 }
 
 /// What a handler answers.
 pub(crate) type Answer = Result<Response, Failure>;
 
 /// A refusal as a problem.
-pub(crate) struct Failure(Refusal);
+#[derive(Debug)]
+pub(crate) struct Failure(Problem);
 
 impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Self {
-        Self(error.refusal())
+        error.refusal().into()
     }
 }
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self(refusal)
+        Problem::from_refusal(&refusal).into()
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
     }
 }
 
@@ -76,28 +98,20 @@ impl From<crate::store::StoreError> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        Problem::from_refusal(&self.0).into_response()
+        self.0.into_response()
     }
-}
-
-/// Reads a JSON body; an unknown member is an error that names it.
-pub(crate) fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Failure> {
-    let body = body.map_err(|rejection| {
-        Refusal::new(Fault::Limit, "limits.body_bytes_max", rejection.to_string()).cure("a smaller body")
-    })?;
-    let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
-    let mut reader = serde_json::Deserializer::from_slice(text);
-    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let path = error.path().to_string();
-        let refusal = Refusal::new(Fault::Malformed, "body", error.inner().to_string());
-        Failure(if path == "." { refusal } else { refusal.at(path) })
-    })
 }
 
 /// A member that is no identifier.
 pub(crate) fn bad_id(field: &str) -> impl FnOnce(kontor_core::id::IdError) -> Failure {
     let field = field.to_owned();
-    move |error| Failure(Refusal::new(Fault::Malformed, "identifier", error.to_string()).at(field))
+    move |error| {
+        Refusal::new(Fault::Malformed, "identifier", error.to_string())
+            .at(field)
+            .by(format!("an identifier is a URI of at most {ID_BYTES_MAX} bytes"))
+            .cure("`urn:…` or `https://…`")
+            .into()
+    }
 }
 
 pub(crate) fn ok(value: &impl Serialize) -> Response {
@@ -110,6 +124,7 @@ pub(crate) fn reply(status: StatusCode, value: &impl Serialize) -> Response {
 
 /// `?after=…&limit=…` of a list.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Paging {
     after: Option<String>,
     limit: Option<u32>,
@@ -131,6 +146,7 @@ pub(crate) fn list<T>(listing: Listing<T>, show: impl Fn(T) -> Value) -> Respons
 /// `?wait=STATE&timeout_ms=…` of a process: answers when the state is reached, the process has
 /// ended, or the time is over.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Waiting {
     wait: Option<String>,
     timeout_ms: Option<u64>,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
@@ -18,7 +18,7 @@ use kontor_vocab::odrl::PolicyDocument;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, Failure, Paging, bad_id, list, ok, read, reply};
+use super::{Answer, Failure, Paging, Path, Query, bad_id, list, ok, read, reply};
 use crate::control::error::ControlError;
 use crate::control::{Control, fresh_urn};
 use crate::model::{DatasetRecord, OfferRecord, PolicyRecord, SourceSpec};
@@ -67,7 +67,11 @@ async fn put_dataset(State(control): State<Arc<Control>>, body: Result<Bytes, By
             .into());
     }
     if new.title.trim().is_empty() {
-        return Err(Refusal::new(Fault::Malformed, "body", "the title is empty").at("title").into());
+        return Err(Refusal::new(Fault::Malformed, "body", "the title is empty")
+            .at("title")
+            .by("self-description: a dataset has a title")
+            .cure("a word or more")
+            .into());
     }
     control.check_source(&new.source).map_err(Failure::from)?;
     let record = DatasetRecord {
@@ -206,6 +210,7 @@ async fn withdraw_offer(State(control): State<Arc<Control>>, Path(id): Path<Stri
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct AsPeer {
     /// Show what this participant sees; absent: ourselves.
     peer: Option<String>,

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::routing::get;
 use kontor_core::id::{AgreementId, ProcessId};
 use kontor_core::refusal::{Fault, Refusal};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Answer, Paging, bad_id, list, ok};
+use super::{Answer, Paging, Path, Query, bad_id, list, ok};
 use crate::control::Control;
 use crate::control::error::ControlError;
 use crate::store::DutyFilter;
@@ -23,6 +23,7 @@ pub(super) fn routes() -> Router<Arc<Control>> {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct DutyQuery {
     state: Option<String>,
     agreement: Option<String>,

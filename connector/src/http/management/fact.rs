@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::{get, put};
@@ -14,7 +14,7 @@ use kontor_core::id::{AgreementId, ParticipantId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, Failure, bad_id, ok, read};
+use super::{Answer, Failure, Path, bad_id, ok, read};
 use crate::control::Control;
 use crate::control::fact::NewFact;
 use crate::model::{FactRecord, Subject};

@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use kontor_core::id::{AgreementId, ParticipantId, ProcessId};
-use kontor_core::negotiation::{Command, MessageName, Negotiation, Offer, Role};
+use kontor_core::negotiation::{Command, MessageName, Negotiation, Offer, Role, StateName};
 use kontor_core::refusal::{Fault, Refusal};
 use kontor_vocab::context::compact;
 use kontor_vocab::odrl::PolicyDocument;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, Failure, Paging, Waiting, bad_id, list, ok, read, reply};
+use super::{Answer, Failure, Paging, Path, Query, Waiting, bad_id, list, ok, read, reply};
 use crate::control::Control;
 use crate::control::error::ControlError;
 use crate::control::negotiation::NewNegotiation;
@@ -106,8 +106,11 @@ async fn create(State(control): State<Arc<Control>>, body: Result<Bytes, BytesRe
 }
 
 fn full_offer(value: Value, target: Option<&str>) -> Result<Offer, Failure> {
-    let document = PolicyDocument::from_value(compact(value))
-        .map_err(|_| Refusal::new(Fault::Malformed, "body", "the offer is no JSON object").at("offer"))?;
+    let document = PolicyDocument::from_value(compact(value)).map_err(|_| {
+        Refusal::new(Fault::Malformed, "body", "the offer is no JSON object")
+            .at("offer")
+            .cure("a whole offer with `@id` and `target`")
+    })?;
     let document = match target {
         Some(target) => document.with("target", target),
         None => document,
@@ -116,9 +119,10 @@ fn full_offer(value: Value, target: Option<&str>) -> Result<Offer, Failure> {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Filter {
     role: Option<Role>,
-    state: Option<String>,
+    state: Option<StateName>,
     counterparty: Option<String>,
     after: Option<String>,
     limit: Option<u32>,
@@ -127,11 +131,7 @@ struct Filter {
 async fn index(State(control): State<Arc<Control>>, Query(query): Query<Filter>) -> Answer {
     let filter = NegotiationFilter {
         role: query.role,
-        state: query
-            .state
-            .map(|state| serde_json::from_value(Value::String(state)))
-            .transpose()
-            .map_err(|error| Refusal::new(Fault::Malformed, "query", error.to_string()).at("state"))?,
+        state: query.state,
         counterparty: query
             .counterparty
             .map(ParticipantId::parse_insecure)
@@ -202,6 +202,7 @@ async fn act(
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct AgreementQuery {
     role: Option<Role>,
     counterparty: Option<String>,

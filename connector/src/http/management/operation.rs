@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
@@ -13,7 +13,7 @@ use kontor_core::id::{AgreementId, ProcessId};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Answer, Paging, bad_id, list, ok, read};
+use super::{Answer, Paging, Query, bad_id, list, ok, read};
 use crate::control::Control;
 use crate::store::AuditFilter;
 
@@ -44,6 +44,7 @@ async fn ready(State(control): State<Arc<Control>>) -> Answer {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct AuditQuery {
     process: Option<String>,
     agreement: Option<String>,

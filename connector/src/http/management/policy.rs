@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{Path, Query, RawQuery, State};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{RawQuery, State};
 use axum::routing::{get, post};
 use jiff::Timestamp;
 use kontor_core::id::ParticipantId;
@@ -14,7 +14,7 @@ use kontor_core::refusal::{Fault, Refusal};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, Failure, bad_id, ok};
+use super::{Answer, Failure, Path, Query, bad_id, ok};
 use crate::control::Control;
 use crate::policy::check::check;
 use crate::policy::explain::{Question, explain};
@@ -57,10 +57,9 @@ struct Ask {
 
 async fn explained(
     State(control): State<Arc<Control>>,
-    ask: Result<Query<Ask>, QueryRejection>,
+    Query(ask): Query<Ask>,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer {
-    let Query(ask) = ask.map_err(|rejection| Refusal::new(Fault::Malformed, "query", rejection.body_text()))?;
     let told = explain(&text(body)?, question(ask)?.as_ref(), control.capabilities())?;
     let words = told.text();
     Ok(ok(&with_text(json!(told), words)))
@@ -106,12 +105,10 @@ fn facts(text: &str) -> Result<Vec<(String, String)>, Refusal> {
     })
 }
 
-fn text(body: Result<Bytes, BytesRejection>) -> Result<String, Refusal> {
-    let body = body.map_err(|rejection| {
-        Refusal::new(Fault::Limit, "limits.body_bytes_max", rejection.to_string()).cure("a smaller body")
-    })?;
-    String::from_utf8(body.into())
-        .map_err(|error| Refusal::new(Fault::Malformed, "body", error.to_string()).cure("a policy in UTF-8"))
+fn text(body: Result<Bytes, BytesRejection>) -> Result<String, Failure> {
+    String::from_utf8(super::request::bytes(body)?.into()).map_err(|error| {
+        Refusal::new(Fault::Malformed, "body", error.to_string()).at("body").cure("a policy in UTF-8").into()
+    })
 }
 
 fn with_text(mut value: Value, text: String) -> Value {

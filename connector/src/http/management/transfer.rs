@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use kontor_core::id::{AgreementId, ParticipantId, ProcessId};
 use kontor_core::negotiation::Role;
 use kontor_core::refusal::{Fault, Refusal};
-use kontor_core::transfer::{Command, MessageName, State as TransferState, Transfer};
+use kontor_core::transfer::{Command, MessageName, State as TransferState, StateName, Transfer};
 use kontor_vocab::iri::FORMAT_HTTP_PULL;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, Paging, Waiting, bad_id, list, ok, read, reply};
+use super::{Answer, Paging, Path, Query, Waiting, bad_id, list, ok, read, reply};
 use crate::control::Control;
 use crate::control::error::ControlError;
 use crate::model::SinkSpec;
@@ -88,9 +88,10 @@ async fn create(State(control): State<Arc<Control>>, body: Result<Bytes, BytesRe
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Filter {
     role: Option<Role>,
-    state: Option<String>,
+    state: Option<StateName>,
     counterparty: Option<String>,
     agreement: Option<String>,
     after: Option<String>,
@@ -100,11 +101,7 @@ struct Filter {
 async fn index(State(control): State<Arc<Control>>, Query(query): Query<Filter>) -> Answer {
     let filter = TransferFilter {
         role: query.role,
-        state: query
-            .state
-            .map(|state| serde_json::from_value(Value::String(state)))
-            .transpose()
-            .map_err(|error| Refusal::new(Fault::Malformed, "query", error.to_string()).at("state"))?,
+        state: query.state,
         counterparty: query
             .counterparty
             .map(ParticipantId::parse_insecure)
