@@ -53,7 +53,7 @@ const WORKER_THREADS: usize = 2;
 /// What keeps it from starting, in words that name the setting or file.
 pub fn serve(config: &Path) -> Result<()> {
     let settings = Settings::load(config)?;
-    logging(settings.log);
+    logging(settings.log, &settings.log_filter);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
         .enable_all()
@@ -115,9 +115,8 @@ pub fn pki(command: Pki) -> Result<()> {
     Ok(())
 }
 
-fn logging(format: LogFormat) {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+fn logging(format: LogFormat, filter: &str) {
+    let filter = tracing_subscriber::EnvFilter::new(filter);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let done = match format {
         LogFormat::Text => {

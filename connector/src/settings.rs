@@ -1,21 +1,32 @@
 //! Typed settings, read once: built-in defaults → file → environment.
 //!
-//! The environment overrides with `KONTOR__SECTION__KEY`, as in `KONTOR__PROTOCOL__LISTEN`.
+//! The environment overrides with `KONTOR__SECTION__KEY`, as in `KONTOR__PROTOCOL__LISTEN`. A list of texts has commas
+//! between them, as in `KONTOR__EGRESS__ALLOW_NETWORKS=10.0.0.0/8,127.0.0.0/8`. Tables in lists (`[[brokers]]`,
+//! `policy.operands`, `policy.parts` and `policy.inform`) come from the file alone. `RUST_LOG` is another name of
+//! `KONTOR__LOG_FILTER`, and wins over it.
 //! An unknown key is an error with a suggestion; a wrong value names the key and what would pass.
 
 pub mod vocabulary;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use config::Source as _;
 use ipnet::IpNet;
 use kontor_core::id::ParticipantId;
 use kontor_core::negotiation::Role;
 use kontor_core::policy::{Capabilities, FactSource, StageKind, Vocabulary};
 use secrecy::SecretString;
 use serde::Deserialize;
+use tracing_subscriber::EnvFilter;
 use url::Url;
+
+/// Keys that are lists of texts: in the environment, with commas between.
+const LISTS: [&str; 3] = ["egress.allow_networks", "data.source_roots", "policy.consumers_on_trust"];
+/// Keys and sections of numbers. What else the environment holds is text, whatever it looks like.
+const NUMBERS: [&str; 4] = ["tls.reload_seconds", "data.flows_max", "delivery.", "limits."];
 
 /// Everything that an operator can set.
 #[derive(Debug, Clone, Deserialize)]
@@ -34,6 +45,9 @@ pub struct Settings {
     /// How log lines are written.
     #[serde(default)]
     pub log: LogFormat,
+    /// Which log lines are written, such as `info` or `warn,kontor=debug`. Default `info`.
+    #[serde(default = "log_filter_default")]
+    pub log_filter: String,
     /// The port for other connectors: protocol and data, mutual TLS.
     #[serde(default)]
     pub protocol: Protocol,
@@ -67,6 +81,10 @@ pub struct Settings {
     /// What the profile `insecure` alone may have.
     #[serde(default)]
     pub insecure: Option<Insecure>,
+}
+
+fn log_filter_default() -> String {
+    "info".to_owned()
 }
 
 /// How peers are recognised.
@@ -402,10 +420,17 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`] that names the key, the rule and what would have passed.
     pub fn load(file: &Path) -> Result<Self, SettingsError> {
+        Self::read(file, None)
+    }
+
+    /// As [`Settings::load`], with the environment handed in.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn read(file: &Path, environment: Option<HashMap<String, String>>) -> Result<Self, SettingsError> {
         let text = std::fs::read_to_string(file)
             .map_err(|error| SettingsError::Unreadable(format!("{}: {error}", file.display())))?;
-        let environment = config::Environment::with_prefix("KONTOR").prefix_separator("__").separator("__");
-        let settings = Self::from_sources(&text, environment.try_parsing(true))?;
+        let settings = Self::from_sources(&text, environment)?;
         Ok(settings.relative_to(file.parent().unwrap_or(Path::new("."))))
     }
 
@@ -414,16 +439,27 @@ impl Settings {
     /// # Errors
     /// As [`Settings::load`].
     pub fn parse(text: &str) -> Result<Self, SettingsError> {
-        Self::from_sources(text, config::Environment::with_prefix("KONTOR").source(Some(Default::default())))
+        Self::from_sources(text, Some(HashMap::new()))
     }
 
-    fn from_sources(text: &str, environment: config::Environment) -> Result<Self, SettingsError> {
-        let tree: serde_json::Value = config::Config::builder()
-            .add_source(config::File::from_str(text, config::FileFormat::Toml))
-            .add_source(environment)
-            .build()
-            .and_then(config::Config::try_deserialize)
-            .map_err(|error| SettingsError::Unreadable(error.to_string()))?;
+    fn from_sources(text: &str, environment: Option<HashMap<String, String>>) -> Result<Self, SettingsError> {
+        let unreadable = |error: config::ConfigError| SettingsError::Unreadable(error.to_string());
+        let rust_log = match &environment {
+            Some(variables) => variables.get("RUST_LOG").cloned(),
+            #[expect(clippy::disallowed_methods, reason = "here settings are read")]
+            None => std::env::var("RUST_LOG").ok(),
+        };
+        let variables =
+            config::Environment::with_prefix("KONTOR").prefix_separator("__").separator("__").source(environment);
+        let mut builder = config::Config::builder().add_source(config::File::from_str(text, config::FileFormat::Toml));
+        for (key, value) in variables.collect().map_err(unreadable)? {
+            let value = typed(&key, value.into_string().map_err(unreadable)?);
+            builder = builder.set_override(key, value).map_err(unreadable)?;
+        }
+        if let Some(filter) = rust_log.filter(|filter| !filter.is_empty()) {
+            builder = builder.set_override("log_filter", filter).map_err(unreadable)?;
+        }
+        let tree: serde_json::Value = builder.build().and_then(config::Config::try_deserialize).map_err(unreadable)?;
         let settings: Self = serde_path_to_error::deserialize(tree).map_err(|error| explain(&error))?;
         settings.check()?;
         Ok(settings)
@@ -499,18 +535,48 @@ impl Settings {
             }
         }
         self.check_policy()?;
-        for (key, number) in [
-            ("limits.connections_max", self.limits.connections_max),
-            ("limits.body_bytes_max", self.limits.body_bytes_max),
-            ("limits.open_processes_max", self.limits.open_processes_max),
-            ("delivery.in_flight_max", self.delivery.in_flight_max),
+        self.check_log_filter()?;
+        self.check_limits()
+    }
+
+    fn check_log_filter(&self) -> Result<(), SettingsError> {
+        EnvFilter::try_new(&self.log_filter).map(drop).map_err(|error| {
+            let rule = format!(
+                "`{}` is no filter: {error}; `info` or `warn,kontor=debug` would have passed (`RUST_LOG` wins over this setting)",
+                self.log_filter
+            );
+            SettingsError::value("log_filter", rule)
+        })
+    }
+
+    /// A limit of 0 allows nothing. `limits.drain_seconds_max` is none of them: 0 waits for nobody.
+    fn check_limits(&self) -> Result<(), SettingsError> {
+        let (limits, delivery) = (&self.limits, &self.delivery);
+        for (key, zero, would, passes) in [
+            ("limits.connections_max", limits.connections_max == 0, "let nobody in", "1024"),
+            ("limits.body_bytes_max", limits.body_bytes_max == 0, "refuse every message", "1048576"),
+            ("limits.header_seconds_max", limits.header_seconds_max == 0, "end every request before it is read", "10"),
+            ("limits.request_seconds_max", limits.request_seconds_max == 0, "end every request at once", "30"),
+            ("limits.open_processes_max", limits.open_processes_max == 0, "refuse every negotiation", "10000"),
+            ("delivery.timeout_ms", delivery.timeout_ms == 0, "give up every attempt at once", "5000"),
+            ("delivery.backoff_ms", delivery.backoff_ms == 0, "try again without a pause", "200"),
+            ("delivery.backoff_ms_max", delivery.backoff_ms_max == 0, "try again without a pause", "30000"),
+            ("delivery.give_up_seconds", delivery.give_up_seconds == 0, "give up every message at once", "3600"),
+            ("delivery.in_flight_max", delivery.in_flight_max == 0, "send nothing", "64"),
+            ("data.flows_max", self.data.flows_max == Some(0), "let no data flow", "256"),
         ] {
-            if number == 0 {
-                return Err(value(key, "0 would refuse everything; a positive number would have passed".to_owned()));
+            if zero {
+                return Err(SettingsError::value(key, format!("0 would {would}; {passes} would have passed")));
             }
         }
-        if self.limits.header_bytes_max < 8192 {
-            return Err(value("limits.header_bytes_max", "at least 8192 would have passed".to_owned()));
+        if limits.header_bytes_max < 8192 {
+            return Err(SettingsError::value(
+                "limits.header_bytes_max",
+                format!(
+                    "{} is less than HTTP servers can work with; 8192 or more would have passed",
+                    limits.header_bytes_max
+                ),
+            ));
         }
         Ok(())
     }
@@ -610,6 +676,19 @@ impl Settings {
     }
 }
 
+/// What the environment says of a key, as the kind that the key has.
+fn typed(key: &str, text: String) -> config::ValueKind {
+    if LISTS.contains(&key) {
+        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+        return items.map(str::to_owned).collect::<Vec<String>>().into();
+    }
+    let number = NUMBERS.iter().any(|name| key == *name || (name.ends_with('.') && key.starts_with(name)));
+    match text.trim().parse::<i64>() {
+        Ok(parsed) if number => parsed.into(),
+        _ => text.into(),
+    }
+}
+
 /// Turns serde's words into ours: the key, the rule, the nearest known key.
 fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> SettingsError {
     let path = error.path().to_string();
@@ -666,6 +745,94 @@ mod tests {
         assert!(error.contains("`protocol.lisen`") && error.contains("did you mean `listen`"), "{error}");
         let error = Settings::parse(&MINIMAL.replace("data_dir", "datadir")).unwrap_err().to_string();
         assert!(error.contains("`datadir`") && error.contains("did you mean `data_dir`"), "{error}");
+    }
+
+    fn with(variables: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("kontor.toml");
+        std::fs::write(&file, MINIMAL).unwrap();
+        let variables = variables.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        Settings::read(&file, Some(variables.collect()))
+    }
+
+    #[test]
+    fn lists_come_from_the_environment_with_commas_between() {
+        let settings = with(&[
+            ("KONTOR__EGRESS__ALLOW_NETWORKS", "10.0.0.0/8, 127.0.0.0/8"),
+            ("KONTOR__DATA__SOURCE_ROOTS", "/2026,/more"),
+            ("KONTOR__POLICY__CONSUMERS_ON_TRUST", "urn:a:b"),
+        ])
+        .unwrap();
+        assert_eq!(settings.egress.allow_networks.len(), 2);
+        assert_eq!(settings.source_roots(), [PathBuf::from("/2026"), PathBuf::from("/more")]);
+        assert_eq!(settings.consumers_on_trust().unwrap().len(), 1);
+        // One that looks like a number is a list of one all the same, and none is none.
+        let settings = with(&[("KONTOR__DATA__SOURCE_ROOTS", "2026"), ("KONTOR__EGRESS__ALLOW_NETWORKS", "")]).unwrap();
+        assert!(settings.source_roots()[0].ends_with("2026") && settings.egress.allow_networks.is_empty());
+        let error = with(&[("KONTOR__EGRESS__ALLOW_NETWORKS", "10.0.0.0/8,home")]).unwrap_err().to_string();
+        assert!(error.contains("egress.allow_networks[1]"), "{error}");
+        // Lists of tables are for the file.
+        assert!(with(&[("KONTOR__BROKERS", "https://b.example")]).unwrap_err().to_string().contains("`brokers`"));
+    }
+
+    #[test]
+    fn text_from_the_environment_stays_text_and_numbers_are_numbers() {
+        use secrecy::ExposeSecret;
+        for text in ["1234567890123456", "1e5", "true", "0.5"] {
+            let settings = with(&[("KONTOR__MANAGEMENT__TOKEN", text), ("KONTOR__TITLE", text)]).unwrap();
+            assert_eq!(settings.management.token.unwrap().expose_secret(), text);
+            assert_eq!(settings.title.as_deref(), Some(text));
+        }
+        let settings = with(&[
+            ("KONTOR__LIMITS__CONNECTIONS_MAX", "7"),
+            ("KONTOR__DELIVERY__TIMEOUT_MS", "70"),
+            ("KONTOR__DATA__FLOWS_MAX", "700"),
+            ("KONTOR__TLS__RELOAD_SECONDS", "7000"),
+            ("KONTOR__PROTOCOL__LISTEN", "127.0.0.1:7"),
+        ])
+        .unwrap();
+        assert_eq!((settings.limits.connections_max, settings.delivery.timeout_ms), (7, 70));
+        assert_eq!((settings.data.flows_max, settings.tls.unwrap().reload_seconds), (Some(700), 7000));
+        assert_eq!(settings.protocol.listen.port(), 7);
+        let error = with(&[("KONTOR__LIMITS__CONNECTIONS_MAX", "many")]).unwrap_err().to_string();
+        assert!(error.contains("`limits.connections_max`"), "{error}");
+        let error = with(&[("KONTOR__PROTOCOL__LISEN", "127.0.0.1:7")]).unwrap_err().to_string();
+        assert!(error.contains("did you mean `listen`"), "{error}");
+    }
+
+    #[test]
+    fn log_lines_are_chosen_by_a_setting_and_rust_log_wins() {
+        let filter = |variables: &[(&str, &str)]| with(variables).map(|settings| settings.log_filter);
+        assert_eq!(filter(&[]).unwrap(), "info");
+        assert_eq!(filter(&[("KONTOR__LOG_FILTER", "kontor=debug")]).unwrap(), "kontor=debug");
+        assert_eq!(filter(&[("KONTOR__LOG_FILTER", "debug"), ("RUST_LOG", "warn")]).unwrap(), "warn");
+        assert_eq!(filter(&[("KONTOR__LOG_FILTER", "debug"), ("RUST_LOG", "")]).unwrap(), "debug");
+        for name in ["KONTOR__LOG_FILTER", "RUST_LOG"] {
+            let error = filter(&[(name, "kontor=loud")]).unwrap_err().to_string();
+            assert!(error.contains("`log_filter`") && error.contains("would have passed"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_nothing_is_refused_with_what_would_have_passed() {
+        for key in [
+            "limits.connections_max",
+            "limits.body_bytes_max",
+            "limits.header_bytes_max",
+            "limits.header_seconds_max",
+            "limits.request_seconds_max",
+            "limits.open_processes_max",
+            "delivery.timeout_ms",
+            "delivery.backoff_ms",
+            "delivery.backoff_ms_max",
+            "delivery.give_up_seconds",
+            "delivery.in_flight_max",
+            "data.flows_max",
+        ] {
+            let error = Settings::parse(&format!("{key} = 0\n{MINIMAL}")).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}`: 0 ")) && error.contains("would have passed"), "{error}");
+        }
+        assert!(Settings::parse(&format!("limits.drain_seconds_max = 0\n{MINIMAL}")).is_ok());
     }
 
     #[test]

@@ -36,6 +36,7 @@ fn shown_keys_exist_and_show_their_defaults() {
     assert_eq!(format!("{:?}", with.limits), format!("{:?}", without.limits));
     assert_eq!(format!("{:?}", with.delivery), format!("{:?}", without.delivery));
     assert_eq!((with.profile, with.automation.approval), (without.profile, without.automation.approval));
+    assert_eq!(with.log_filter, without.log_filter);
     assert_eq!(with.brokers[0].lease_seconds, without.brokers[0].lease_seconds);
     assert_eq!((with.source_roots(), with.sink_root()), (without.source_roots(), without.sink_root()));
 }
@@ -59,7 +60,7 @@ fn every_key_is_in_the_full_sample() {
         } else {
             sample.split(&format!("\n{section}\n")).nth(1).unwrap().split("\n[").next().unwrap()
         };
-        // The profile `insecure` has a section of its own, which a sample for real use must not show.
+        // The profile `insecure` has a section of its own, which a sample for real use must not have: it is told in prose.
         for key in known.split(", ").filter(|key| *key != "insecure") {
             let as_section = [format!("[{key}]"), format!("[[{key}]]")];
             let shown = body.lines().any(|line| line.starts_with(&format!("{key} = ")))
@@ -67,4 +68,15 @@ fn every_key_is_in_the_full_sample() {
             assert!(shown, "`{key}` of {section} is not in the full sample");
         }
     }
+}
+
+#[test]
+fn the_section_for_conformance_kits_is_told_and_not_in_force() {
+    let sample = sample("provider.toml");
+    let asked = "profile = \"insecure\"\nparticipant_id = \"a\"\ndata_dir = \"x\"\n[insecure]\nzzzz = 1\n";
+    let Err(SettingsError::UnknownKey { known, .. }) = Settings::parse(asked) else { panic!("an unknown key passed") };
+    for key in known.split(", ") {
+        assert!(sample.contains(&format!("\n#   {key} = ")), "`{key}` is not in the full sample");
+    }
+    assert!(Settings::parse(&sample).unwrap().insecure.is_none());
 }
