@@ -36,6 +36,7 @@ use super::quota::Amount;
 use super::*;
 use crate::model::{FlowOutcome, FlowReport, SinkSpec, SourceSpec, TokenBinding};
 
+mod limits;
 mod memory;
 mod terms;
 
@@ -90,13 +91,17 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(limits())
+    }
+
+    fn with(limits: DataLimits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for name in ["source", "sink"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
-        let grants = Arc::new(Grants::new(limits()));
+        let grants = Arc::new(Grants::new(limits.clone()));
         let (events, mut told) = mpsc::channel(8);
-        let plane = ProviderPlane::new(Arc::clone(&grants), vec![dir.path().join("source")], limits(), events);
+        let plane = ProviderPlane::new(Arc::clone(&grants), vec![dir.path().join("source")], limits, events);
         let (ended, openings) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicU64>::default());
         let refusal = Arc::<Mutex<Option<Refusal>>>::default();
         let taken = Arc::<Mutex<HashMap<String, Amount>>>::default();
