@@ -2,8 +2,20 @@
 
 use bytes::Bytes;
 use kontor_tests::terms::{self, open, urn};
-use kontor_tests::{DataSpace, Options, Reply};
+use kontor_tests::{DataSpace, Options, Participant, Reply};
+use reqwest::Method;
 use serde_json::{Value, json};
+
+/// What the management API answers: the content type, and the body.
+async fn managed(who: &Participant, method: Method, path: &str, body: String) -> (String, Value) {
+    let request = reqwest::Client::new().request(method, format!("{}{path}", who.management()));
+    let answer = request.bearer_auth(who.token()).body(body).send().await.unwrap();
+    let status = answer.status().as_u16();
+    let kind = answer.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned()).unwrap_or_default();
+    let body: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap_or_default();
+    assert_eq!(body["status"], status, "{path}: the body is no problem with its status: {body}");
+    (kind, body)
+}
 
 #[tokio::test]
 async fn bodies_that_are_no_messages_are_refused_with_the_member_at_fault() {
@@ -134,16 +146,59 @@ async fn the_management_api_names_field_and_cure() {
         ("/negotiations", json!({ "counterparty": 5, "address": "https://127.0.0.1:1" }), "counterparty"),
         ("/transfers", json!({ "sink": {} }), "sink"),
     ] {
-        let answer = provider.post(path, body.clone()).await;
-        assert_eq!(answer.status, 400, "{path} {body}: {answer:?}");
-        assert!(answer.body.to_string().contains(word), "{path} {body}: `{word}` is not in {answer:?}");
-        assert!(answer.body["title"].is_string() && answer.body["status"] == 400, "no problem document: {answer:?}");
+        let (kind, answer) = managed(&provider, Method::POST, path, body.to_string()).await;
+        let shown = format!("{path} {body}: {answer}");
+        assert_eq!((kind.as_str(), &answer["status"]), ("application/problem+json", &json!(400)), "{shown}");
+        assert!(answer["field"].as_str().is_some_and(|field| field.contains(word)), "{shown}");
+        assert!(answer["title"].is_string() && answer["detail"].is_string(), "{shown}");
+        assert!(answer["cure"].as_str().is_some_and(|cure| !cure.is_empty()), "{shown}");
     }
     let missing = json!({ "dataset": "urn:story:dataset:none", "policy": open() });
     provider.post("/offers", missing).await.refused(404, &["urn:story:dataset:none"]);
     let private = json!({ "counterparty": "urn:x:y", "address": "https://10.0.0.1", "dataset": "urn:d" });
     let refused = provider.post("/negotiations", private).await;
     assert!((400..500).contains(&refused.status) && refused.body.to_string().contains("10.0.0.1"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn every_refusal_of_the_management_port_is_a_problem_with_field_rule_and_cure() {
+    let space = DataSpace::new();
+    let limits = Options { extra: "[limits]\nbody_bytes_max = 10000\n".to_owned(), ..Options::default() };
+    let provider = space.participant_with("provider", &limits);
+    let none = String::new;
+    for (method, path, body, status, field, cure) in [
+        (Method::PATCH, "/datasets", none(), 405, "method", "Allow"),
+        (Method::PUT, "/status", none(), 405, "method", "Allow"),
+        (Method::GET, "/dance", none(), 404, "path", "/management/v1"),
+        (Method::GET, "/negotiations/%FF", none(), 400, "path", "urn:uuid"),
+        (Method::GET, "/datasets?limit=x", none(), 400, "limit", "a whole number"),
+        (Method::GET, "/datasets?limt=5", none(), 400, "limt", "`limit`"),
+        (Method::GET, "/offers?page=2", none(), 400, "page", "`after`"),
+        (Method::GET, "/policies?x=", none(), 400, "x", "`after`"),
+        (Method::GET, "/negotiations?state=DANCED", none(), 400, "state", "`FINALIZED`"),
+        (Method::GET, "/negotiations?stat=AGREED", none(), 400, "stat", "`state`"),
+        (Method::GET, "/negotiations?role=judge", none(), 400, "role", "`provider`"),
+        (Method::GET, "/negotiations/urn:uuid:1?timeout_ms=soon", none(), 400, "timeout_ms", "a whole number"),
+        (Method::GET, "/transfers?state=DANCED", none(), 400, "state", "`STARTED`"),
+        (Method::GET, "/transfers/urn:uuid:1?until=STARTED", none(), 400, "until", "`wait`"),
+        (Method::GET, "/agreements?limit=-1", none(), 400, "limit", "a whole number"),
+        (Method::GET, "/audit?agrement=urn:uuid:1", none(), 400, "agrement", "`agreement`"),
+        (Method::GET, "/duties?states=pending", none(), 400, "states", "`state`"),
+        (Method::GET, "/received?x=1", none(), 400, "x", "`limit`"),
+        (Method::GET, "/catalog?pear=urn:a:b", none(), 400, "pear", "`peer`"),
+        (Method::POST, "/policies/explain?uses=many", none(), 400, "uses", "a whole number"),
+        (Method::POST, "/datasets", "{".to_owned(), 400, "body", "a JSON object"),
+        (Method::POST, "/datasets", "{}".to_owned(), 400, "title", "`title`"),
+        (Method::POST, "/datasets", " ".repeat(10_001), 413, "body", "limits.body_bytes_max"),
+        (Method::POST, "/policies/check", " ".repeat(10_001), 413, "body", "limits.body_bytes_max"),
+    ] {
+        let (kind, answer) = managed(&provider, method.clone(), path, body).await;
+        let shown = format!("{method} {path}: {answer}");
+        assert_eq!((kind.as_str(), &answer["status"]), ("application/problem+json", &json!(status)), "{shown}");
+        assert_eq!(answer["field"], field, "{shown}");
+        assert!(answer["rule"].is_string(), "{shown}");
+        assert!(answer["cure"].as_str().is_some_and(|said| said.contains(cure)), "{shown}");
+    }
 }
 
 #[tokio::test]

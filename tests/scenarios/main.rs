@@ -9,6 +9,7 @@ mod duties;
 mod edc;
 mod enforcement;
 mod facts;
+mod limits;
 mod misbehaving_peer;
 mod negotiation;
 mod policy;
