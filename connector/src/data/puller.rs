@@ -394,20 +394,38 @@ impl Puller {
             let reason = "the provider's source is a directory; a sink of type `directory` would have passed";
             return Err(End::fail(false, reason));
         }
-        let offset = if response.status() == StatusCode::PARTIAL_CONTENT {
-            let offset = range_start(&headers);
-            if offset != Some(part.bytes()) {
+        let etag = text(&headers, header::ETAG).filter(|etag| etag.starts_with('"')).map(str::to_owned);
+        let range = if response.status() == StatusCode::PARTIAL_CONTENT {
+            // Nothing but a part that was asked for: the rest of what is there.
+            let range = ContentRange::parse(&headers).filter(|range| (1..).contains(&range.first));
+            let Some(range) = range.filter(|range| range.first == part.bytes()) else {
                 return Err(End::fail(false, format!("the provider sent another range than from {}", part.bytes())));
+            };
+            // A server that takes no notice of `If-Range` sends a part of whatever it has now.
+            let unfit = if etag.is_none() || etag.as_deref() != part.etag() {
+                Some("the provider sent a part of another version")
+            } else if range.total.is_none() {
+                Some("the provider sent a part and does not say of how much")
+            } else {
+                None
+            };
+            if let Some(reason) = unfit {
+                part = blocking(move || part.restart(None).map(|()| part)).await??;
+                return Ok((part, Next::Again { reason: reason.to_owned(), progress: false }));
             }
-            part.bytes()
+            Some(range)
         } else {
-            let etag = text(&headers, header::ETAG).filter(|etag| etag.starts_with('"')).map(str::to_owned);
             part = blocking(move || part.restart(etag).map(|()| part)).await??;
-            0
+            None
         };
+        let offset = part.bytes();
         part.begin_flow();
         let named = text(&headers, HeaderName::from_static(FLOW_HEADER)).filter(|id| plain(id)).map(str::to_owned);
-        let (mut part, ending) = self.receive(response, part).await?;
+        let expected = match &range {
+            Some(range) => Some(range.bytes()),
+            None => text(&headers, header::CONTENT_LENGTH).and_then(|text| text.parse().ok()),
+        };
+        let (mut part, ending) = self.receive(response, expected, part).await?;
         let bytes = part.bytes() - offset;
         let mut report = FlowReport {
             id: named.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
@@ -426,7 +444,15 @@ impl Puller {
         };
         let progress = bytes >= self.job.limits.segment_bytes as u64;
         let next = match ending {
-            BodyEnd::Whole => self.verify(&mut report, named.as_deref(), progress).await,
+            BodyEnd::Whole => match self.verify(&mut report, named.as_deref(), progress).await {
+                // "A server might want to send only a subset of the data requested for reasons of its own" (RFC 9110,
+                // 15.3.7). Parts that are smaller than a segment are no progress: a file of them would take for ever.
+                Ok(Next::Finish) if range.is_some_and(|range| range.leaves_some()) => Ok(match progress {
+                    true => Next::Now,
+                    false => Next::Again { reason: "the provider sent less than was asked for".to_owned(), progress },
+                }),
+                verified => verified,
+            },
             BodyEnd::Broken(reason) => {
                 report.outcome = FlowOutcome::Failed { reason: reason.clone() };
                 if let Some(flow) = &named
@@ -513,13 +539,17 @@ impl Puller {
         serde_json::from_slice(response.body()).ok()
     }
 
-    /// Reads a body into the part.
-    async fn receive<B>(&self, response: Response<B>, mut part: PartFile) -> Result<(PartFile, BodyEnd), End>
+    /// Reads a body into the part: of so many bytes, where that is known.
+    async fn receive<B>(
+        &self,
+        response: Response<B>,
+        expected: Option<u64>,
+        mut part: PartFile,
+    ) -> Result<(PartFile, BodyEnd), End>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: std::fmt::Display,
     {
-        let expected: Option<u64> = text(response.headers(), header::CONTENT_LENGTH).and_then(|text| text.parse().ok());
         let mut body = response.into_body();
         let (sender, mut writes) = mpsc::channel::<Vec<Bytes>>(WRITES_AHEAD);
         let writer = tokio::task::spawn_blocking(move || {
@@ -552,6 +582,9 @@ impl Puller {
                 Ok(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
                     received += data.len() as u64;
+                    if let Some(expected) = expected.filter(|expected| received > *expected) {
+                        break BodyEnd::Broken(format!("more than the {expected} bytes came that were told"));
+                    }
                     gathered_bytes += data.len();
                     gathered.push(data);
                     if gathered_bytes < GATHER_BYTES && gathered.len() < GATHER_FRAMES {
@@ -698,8 +731,35 @@ fn plain(id: &str) -> bool {
     (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_:.".contains(&byte))
 }
 
-fn range_start(headers: &HeaderMap) -> Option<u64> {
-    text(headers, header::CONTENT_RANGE)?.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
+/// Which part of how much a response brings.
+///
+/// Spec: RFC 9110, 14.4, Content-Range
+struct ContentRange {
+    first: u64,
+    last: u64,
+    /// `None`: the server does not know, or does not say.
+    total: Option<u64>,
+}
+
+impl ContentRange {
+    /// Reads it; `None` where there is none that makes sense.
+    fn parse(headers: &HeaderMap) -> Option<Self> {
+        let (range, total) = text(headers, header::CONTENT_RANGE)?.strip_prefix("bytes ")?.split_once('/')?;
+        let (first, last) = range.split_once('-')?;
+        let number = |text: &str| text.trim().parse::<u64>().ok();
+        let total = if total.trim() == "*" { None } else { Some(number(total)?) };
+        let range = Self { first: number(first)?, last: number(last)?, total };
+        (range.first <= range.last && range.last < range.total.unwrap_or(u64::MAX)).then_some(range)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.last - self.first + 1
+    }
+
+    /// Whether something comes after it.
+    fn leaves_some(&self) -> bool {
+        self.total.is_none_or(|total| self.last + 1 < total)
+    }
 }
 
 /// The `detail` of a problem document.

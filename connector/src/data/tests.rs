@@ -12,6 +12,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::StatusCode;
 use http_body_util::BodyExt;
 use jiff::{SignedDuration, Timestamp};
@@ -512,16 +513,27 @@ impl Drop for Wired {
     }
 }
 
+/// Serves routes as the provider; gives a client of the consumer, the base, and what ends it.
+async fn served(folder: &Path, routes: axum::Router) -> (PeerClient, Url, CancellationToken) {
+    let ca = Authority::generate("test").unwrap();
+    let identity = |name: &str, participant: &str| {
+        let request = CertificateRequest::new(id(participant), vec!["127.0.0.1".to_owned()]);
+        TlsIdentity::load(&ca.issue(&request).unwrap().save(folder, name, &ca).unwrap()).unwrap()
+    };
+    let (provider, consumer) = (identity("provider", PROVIDER), identity("consumer", CONSUMER));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address: SocketAddr = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    tokio::spawn(serve_mutual_tls(listener, provider, routes, ServeLimits::default(), shutdown.clone()));
+    let egress = EgressFilter::new(vec!["127.0.0.0/8".parse().unwrap()]);
+    let client = PeerClient::mutual_tls(consumer, egress, ClientLimits::default());
+    (client, Url::parse(&format!("https://{address}/")).unwrap(), shutdown)
+}
+
 impl Wired {
     /// The hook hears of every segment of data, counted over all flows, right before it is handed to HTTP.
     async fn new(hook: impl FnOnce(&Arc<Grants>) -> Hook, lie: bool) -> Self {
         let mut world = World::new();
-        let ca = Authority::generate("test").unwrap();
-        let identity = |name: &str, participant: &str| {
-            let request = CertificateRequest::new(id(participant), vec!["127.0.0.1".to_owned()]);
-            TlsIdentity::load(&ca.issue(&request).unwrap().save(world.dir.path(), name, &ca).unwrap()).unwrap()
-        };
-        let (provider, consumer) = (identity("provider", PROVIDER), identity("consumer", CONSUMER));
         // The binding is learnt as control learns it: from a request of the consumer.
         let (seen, mut sees) = watch::channel(None);
         let hook = hook(&world.grants);
@@ -550,16 +562,18 @@ impl Wired {
                 }
             },
         ));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address: SocketAddr = listener.local_addr().unwrap();
-        let shutdown = CancellationToken::new();
-        tokio::spawn(serve_mutual_tls(listener, provider, routes, ServeLimits::default(), shutdown.clone()));
-        let egress = EgressFilter::new(vec!["127.0.0.0/8".parse().unwrap()]);
-        let client = PeerClient::mutual_tls(consumer, egress, ClientLimits::default());
-        let base = Url::parse(&format!("https://{address}/")).unwrap();
+        let (client, base, shutdown) = served(world.dir.path(), routes).await;
         let hello = http::Request::get(base.join("flows/none").unwrap().as_str()).body(Bytes::new()).unwrap();
         client.send(&id(PROVIDER), hello).await.unwrap();
         world.binding = TokenBinding::from(sees.borrow_and_update().clone().unwrap().binding());
+        Self { world, client, endpoint: endpoint_url(&base, &transfer()), shutdown }
+    }
+
+    /// A provider that is none of ours: it knows no flow, gives no receipt, and answers as the test says.
+    async fn foreign(answer: impl Fn(&http::HeaderMap) -> Response + Clone + Send + Sync + 'static) -> Self {
+        let world = World::new();
+        let routes = axum::Router::new().fallback(async move |headers: http::HeaderMap| answer(&headers));
+        let (client, base, shutdown) = served(world.dir.path(), routes).await;
         Self { world, client, endpoint: endpoint_url(&base, &transfer()), shutdown }
     }
 
@@ -742,6 +756,116 @@ async fn a_pull_resumes_after_a_cut_and_a_stop_keeps_the_part() {
     assert_eq!(wired.left(), ["got"]);
     assert_eq!(fs::read(wired.sink().join("got")).unwrap(), content);
     wired.world.reports(3).await;
+}
+
+/// What a foreign provider answers: so much of some content, as one version of it, or a part of it.
+fn foreign(status: StatusCode, etag: Option<&str>, range: Option<String>, told: usize, sent: &[u8]) -> Response {
+    let mut response = Response::builder().status(status).header("content-length", told);
+    for (name, value) in [("etag", etag), ("content-range", range.as_deref())] {
+        response = value.into_iter().fold(response, |response, value| response.header(name, value));
+    }
+    // The body breaks where less is sent than told, after what was sent has left.
+    let (cut, sent) = (sent.len() < told, Bytes::copy_from_slice(sent));
+    let frames = futures_util::stream::iter([Ok(sent)]).chain(futures_util::stream::once(async move {
+        tokio::task::yield_now().await;
+        if cut { Err(std::io::Error::other("cut")) } else { Ok(Bytes::new()) }
+    }));
+    response.body(Body::from_stream(frames)).unwrap()
+}
+
+/// Where a request asks to go on.
+fn asked_from(headers: &http::HeaderMap) -> Option<usize> {
+    headers.get("range")?.to_str().unwrap().strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
+}
+
+#[tokio::test]
+async fn a_part_of_what_was_asked_for_is_not_taken_for_the_rest() {
+    let content = noise(SEGMENT * 10);
+    let data = content.clone();
+    let wired = Wired::foreign(move |headers| {
+        let all = data.len();
+        let Some(from) = asked_from(headers) else {
+            return foreign(StatusCode::OK, Some("\"v1\""), None, all, &data[..SEGMENT * 2]);
+        };
+        let to = (from + SEGMENT * 3).min(all);
+        let range = format!("bytes {from}-{}/{all}", to - 1);
+        foreign(StatusCode::PARTIAL_CONTENT, Some("\"v1\""), Some(range), to - from, &data[from..to])
+    })
+    .await;
+    let outcome = wired.pull(to_file(), unstopped()).await;
+    assert_eq!(outcome.result, done(&content), "{outcome:?}");
+    assert_eq!(fs::read(wired.sink().join("got")).unwrap(), content);
+    let offsets: Vec<u64> = outcome.reports.iter().map(|report| report.offset / SEGMENT as u64).collect();
+    assert_eq!(offsets, [0, 2, 5, 8], "each part goes on where the one before ended");
+}
+
+#[tokio::test]
+async fn parts_too_small_to_ever_arrive_are_given_up() {
+    let content = noise(SEGMENT * 10);
+    let wired = Wired::foreign(move |headers| {
+        let all = content.len();
+        let Some(from) = asked_from(headers) else {
+            return foreign(StatusCode::OK, Some("\"v1\""), None, all, &content[..SEGMENT * 2]);
+        };
+        let range = format!("bytes {from}-{from}/{all}");
+        foreign(StatusCode::PARTIAL_CONTENT, Some("\"v1\""), Some(range), 1, &content[from..=from])
+    })
+    .await;
+    let outcome = wired.pull(to_file(), unstopped()).await;
+    let PullResult::Failed { retryable: true, reason } = &outcome.result else { panic!("{outcome:?}") };
+    assert!(reason.contains("less than was asked for"), "{reason}");
+    assert!(!wired.sink().join("got").exists());
+}
+
+#[tokio::test]
+async fn parts_that_cannot_be_told_to_belong_together_are_not_mixed() {
+    let (old, new) = (noise(SEGMENT * 6), noise(SEGMENT * 7)[SEGMENT..].to_vec());
+    // A server that takes no notice of `If-Range`: with the new version's tag, without any, and without a total.
+    for (etag, of) in [(Some("\"v2\""), "24576"), (None, "24576"), (Some("\"v1\""), "*")] {
+        let (before, now) = (old.clone(), new.clone());
+        let first = Arc::new(AtomicU64::new(0));
+        let wired = Wired::foreign(move |headers| {
+            if let Some(from) = asked_from(headers) {
+                let range = format!("bytes {from}-{}/{of}", now.len() - 1);
+                return foreign(StatusCode::PARTIAL_CONTENT, etag, Some(range), now.len() - from, &now[from..]);
+            }
+            match first.fetch_add(1, Ordering::SeqCst) {
+                0 => foreign(StatusCode::OK, Some("\"v1\""), None, before.len(), &before[..SEGMENT * 2]),
+                _ => foreign(StatusCode::OK, Some("\"v2\""), None, now.len(), &now),
+            }
+        })
+        .await;
+        let outcome = wired.pull(to_file(), unstopped()).await;
+        assert_eq!(outcome.result, done(&new), "{etag:?} of {of}: {outcome:?}");
+        assert_eq!(fs::read(wired.sink().join("got")).unwrap(), new, "{etag:?} of {of}");
+    }
+}
+
+#[tokio::test]
+async fn a_range_that_nobody_asked_for_is_refused() {
+    let content = noise(SEGMENT * 4);
+    for (asked, range) in [
+        (false, "bytes 0-8191/16384"),
+        (true, "bytes 0-16383/16384"),
+        (true, "bytes 8192-20000/16384"),
+        (true, "bytes 8192-8191/16384"),
+        (true, "bytes 8192-"),
+        (true, "lines 8192-16383/16384"),
+    ] {
+        let data = content.clone();
+        let wired = Wired::foreign(move |headers| {
+            if asked && asked_from(headers).is_none() {
+                return foreign(StatusCode::OK, Some("\"v1\""), None, data.len(), &data[..SEGMENT * 2]);
+            }
+            let part = &data[SEGMENT * 2..];
+            foreign(StatusCode::PARTIAL_CONTENT, Some("\"v1\""), Some(range.to_owned()), part.len(), part)
+        })
+        .await;
+        let outcome = wired.pull(to_file(), unstopped()).await;
+        let PullResult::Failed { retryable: false, reason } = &outcome.result else { panic!("{range}: {outcome:?}") };
+        assert!(reason.contains("another range"), "{range}: {reason}");
+        assert!(!wired.sink().join("got").exists(), "{range}");
+    }
 }
 
 #[tokio::test]
