@@ -1,8 +1,9 @@
 //! The programs under test, as cargo builds them.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, ExitStatus};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// Where the two programs are.
 #[derive(Debug, Clone)]
@@ -42,4 +43,28 @@ fn build(profile: &str, target: &Path) {
         .output()
         .expect("cargo can be started");
     assert!(output.status.success(), "the programs do not build:\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Sends a signal, by the shell's own `kill`: the program of that name is not on every machine.
+///
+/// # Panics
+/// When there is no such process.
+pub fn send_signal(child: &Child, name: &str) {
+    let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", child.id())).output().unwrap();
+    assert!(sent.status.success(), "SIG{name} was not sent: {}", String::from_utf8_lossy(&sent.stderr));
+}
+
+/// Waits for the end of a program, but not for ever: one that goes on is killed, and `None` is given.
+#[expect(clippy::disallowed_methods, reason = "there is no event to wait for, and no task to hold up")]
+pub fn wait_at_most(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let began = Instant::now();
+    while began.elapsed() < limit {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    None
 }

@@ -5,21 +5,38 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use kontor_tests::programs::programs;
+use kontor_tests::programs::{programs, send_signal, wait_at_most};
 
 /// A demo that is told to end, and killed if it does not, when the test is over.
 struct Demo(Child);
 
+impl Demo {
+    /// Tells it to end, and whether it did so as it should.
+    fn end(&mut self) -> bool {
+        send_signal(&self.0, "INT");
+        wait_at_most(&mut self.0, Duration::from_secs(20)).is_some_and(|status| status.success())
+    }
+}
+
 impl Drop for Demo {
     fn drop(&mut self) {
-        let _ = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status();
-        let _ = self.0.wait();
+        if let Ok(None) = self.0.try_wait() {
+            self.end();
+        }
     }
 }
 
 #[test]
 fn what_to_try_next_works_against_a_kept_demo() {
+    for program in ["bash", "curl"] {
+        let found = Command::new(program).arg("--version").output();
+        assert!(
+            found.is_ok(),
+            "`{program}` is missing, which the README's commands use: install the package `{program}`"
+        );
+    }
     let programs = programs();
     let mut child = Command::new(&programs.connector)
         .args(["demo", "--keep", "--broker"])
@@ -29,7 +46,7 @@ fn what_to_try_next_works_against_a_kept_demo() {
         .unwrap();
     // Read to the end of the test: the demo still says goodbye.
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let demo = Demo(child);
+    let mut demo = Demo(child);
     let mut printed = String::new();
     for line in lines.by_ref().map_while(Result::ok) {
         printed.push_str(&line);
@@ -64,7 +81,7 @@ fn what_to_try_next_works_against_a_kept_demo() {
     ] {
         assert!(output.contains(expected), "`{expected}` is not in what the commands printed:\n{output}");
     }
-    drop(demo);
+    assert!(demo.end(), "the demo did not end, or not well, when it was told to");
     drop(lines);
 }
 
