@@ -4,7 +4,7 @@
 mod sample;
 mod space;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,6 +13,7 @@ use kontor_core::id::ParticipantId;
 use kontor_wire::client::{ClientLimits, PeerClient};
 use kontor_wire::egress::EgressFilter;
 use serde_json::{Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::space::{Program, Space};
 
@@ -40,14 +41,66 @@ const CUT_ATTEMPTS: u32 = 5;
 /// Runs the demo.
 ///
 /// # Errors
-/// The step that failed, with what it saw. Everything is cleaned up either way.
+/// The step that failed, with what it saw; or the signal that stopped it before its last step. Everything is cleaned up
+/// either way.
 pub fn run(options: Options) -> Result<()> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .context("cannot start the runtime")?
-        .block_on(show(options))
+        .context("cannot start the runtime")?;
+    let ended = runtime.block_on(until_told(options));
+    // A file that is still read or written for a step that was given up holds up nobody.
+    runtime.shutdown_background();
+    ended
+}
+
+/// The signals that ask a program to end: Ctrl-C, a terminal that closes, and `kill`.
+struct Signals([(&'static str, Signal); 3]);
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        let listen = |name, kind| signal(kind).with_context(|| format!("cannot listen for {name}"));
+        let [int, term, hup] = ["SIGINT", "SIGTERM", "SIGHUP"];
+        Ok(Self([
+            (int, listen(int, SignalKind::interrupt())?),
+            (term, listen(term, SignalKind::terminate())?),
+            (hup, listen(hup, SignalKind::hangup())?),
+        ]))
+    }
+
+    /// The name of the next one.
+    async fn next(&mut self) -> &'static str {
+        let [(int, interrupt), (term, terminate), (hup, hangup)] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => int,
+            _ = terminate.recv() => term,
+            _ = hangup.recv() => hup,
+        }
+    }
+}
+
+async fn until_told(options: Options) -> Result<()> {
+    let mut signals = Signals::listen()?;
+    let keep = options.keep;
+    // What was begun goes with the steps that are given up: programs are killed, folders removed.
+    let shown = tokio::select! {
+        shown = show(options) => shown?,
+        name = signals.next() => bail!("{name} came before the last step; everything is stopped and removed"),
+    };
+    if keep {
+        shown.next_steps()?;
+        signals.next().await;
+        println!();
+    }
+    shown.space.clean_up();
+    println!("Everything is stopped and removed.");
+    Ok(())
+}
+
+/// Runs what reads or writes whole files on a thread for that, so that a signal is heard meanwhile.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.context("the work on a file was aborted")?
 }
 
 fn step(number: u32, text: &str) {
@@ -58,10 +111,18 @@ fn say(text: impl AsRef<str>) {
     println!("      {}", text.as_ref());
 }
 
-async fn show(options: Options) -> Result<()> {
+/// A data space that has shown everything.
+struct Shown {
+    space: Space,
+    broker: Program,
+    provider: Program,
+    consumer: Program,
+}
+
+async fn show(options: Options) -> Result<Shown> {
     let begun = Instant::now();
     println!("A data space on this machine: a broker, a provider and a consumer, three processes.");
-    let broker_program = space::broker_program(options.broker.as_deref())?;
+    let broker_program = space::broker_program(options.broker.as_deref()).await?;
 
     step(1, "Certificates: a throw-away authority, and one certificate per participant");
     let mut space = Space::create()?;
@@ -72,11 +133,13 @@ async fn show(options: Options) -> Result<()> {
         say(format!("{participant} is a URI in the certificate {name}.pem"));
     }
 
-    let table = sample::prepare(&space.folder("provider"), options.data.as_deref())?;
+    // The provider's own files lie in the demo's folder. Nothing is put beside the user's.
+    let files = space.files("provider")?;
+    let table = sample::prepare(&files, options.data.as_deref())?;
     step(2, "Three programs start, each with its own store, certificate and ports");
     let broker = space.start_broker(&broker_program, BROKER).await?;
-    let provider = space.start_connector("provider", PROVIDER, &broker, &table.root).await?;
-    let consumer = space.start_connector("consumer", CONSUMER, &broker, &space.folder("consumer")).await?;
+    let provider = space.start_connector("provider", PROVIDER, &broker, &[&table.root, &files]).await?;
+    let consumer = space.start_connector("consumer", CONSUMER, &broker, &[&space.folder("consumer")]).await?;
     say(format!("broker    {} (mutual TLS), page for people {}", broker.text("registry")?, broker.text("browse")?));
     say(format!("provider  {} (mutual TLS)", provider.text("protocol")?));
     say(format!("consumer  {} (mutual TLS)", consumer.text("protocol")?));
@@ -137,7 +200,9 @@ async fn show(options: Options) -> Result<()> {
     compare(&provider, &consumer, &transfer, &table, &space).await?;
 
     step(7, "A larger stream, whole");
-    let stream = sample::stream(&table.root)?;
+    let stream = files.join("stream.bin");
+    let written = stream.clone();
+    blocking(move || sample::stream(&written)).await?;
     provider
         .post(
             "/datasets",
@@ -167,12 +232,7 @@ async fn show(options: Options) -> Result<()> {
     outsider(&space, &found.endpoint).await?;
 
     println!("\nAll nine steps passed in {:.1} s.", begun.elapsed().as_secs_f64());
-    if options.keep {
-        keep(&space, &broker, &provider, &consumer, &table.root).await?;
-    }
-    space.clean_up();
-    println!("Everything is stopped and removed.");
-    Ok(())
+    Ok(Shown { space, broker, provider, consumer })
 }
 
 struct Found {
@@ -252,7 +312,9 @@ async fn compare(
     for (bytes, digest) in &ours {
         say(format!("{bytes} bytes, blake3 {}… on both sides", digest.get(..16).unwrap_or(digest)));
     }
-    let (original, copy) = (table.digest()?, sample::digest_of(&space.received("consumer").join("trades"))?);
+    let (original, copy) = (table.path.clone(), space.received("consumer").join("trades"));
+    let digests = blocking(move || Ok((sample::digest_of(&original)?, sample::digest_of(&copy)?)));
+    let (original, copy) = digests.await?;
     ensure!(original == copy, "the received data differs from the offered data");
     say("what was received is what was offered, byte for byte");
     Ok(())
@@ -359,24 +421,26 @@ async fn outsider(space: &Space, endpoint: &str) -> Result<()> {
     Ok(())
 }
 
-async fn keep(space: &Space, broker: &Program, provider: &Program, consumer: &Program, files: &Path) -> Result<()> {
-    println!("\nEverything keeps running. Try:\n");
-    println!("  export PROVIDER={}", provider.text("management")?);
-    println!("  export CONSUMER={}", consumer.text("management")?);
-    println!("  export PROVIDER_TOKEN=$(cat {})", provider.token_file().display());
-    println!("  export CONSUMER_TOKEN=$(cat {})", consumer.token_file().display());
-    println!("  export PROVIDER_ID={PROVIDER}");
-    println!("  export PROVIDER_DSP={}", provider.text("protocol")?);
-    println!("  export PROVIDER_FILES={}", files.display());
-    println!("  export BROKER={}", broker.text("browse")?);
-    println!();
-    println!("  curl -s -H \"Authorization: Bearer $PROVIDER_TOKEN\" $PROVIDER/offers");
-    println!("  curl -s -H \"Authorization: Bearer $CONSUMER_TOKEN\" $CONSUMER/agreements");
-    println!("  curl -s -H \"Authorization: Bearer $CONSUMER_TOKEN\" $CONSUMER/audit");
-    println!("  curl -s \"$BROKER/v1/search?q=trade\"        # or open $BROKER in a browser");
-    println!();
-    println!("State and certificates are in {}. Ctrl-C stops and removes everything.", space.root().display());
-    tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")?;
-    println!();
-    Ok(())
+impl Shown {
+    /// Says how to go on with a data space that keeps running.
+    fn next_steps(&self) -> Result<()> {
+        let Self { space, broker, provider, consumer } = self;
+        println!("\nEverything keeps running. Try:\n");
+        println!("  export PROVIDER={}", provider.text("management")?);
+        println!("  export CONSUMER={}", consumer.text("management")?);
+        println!("  export PROVIDER_TOKEN=$(cat {})", provider.token_file().display());
+        println!("  export CONSUMER_TOKEN=$(cat {})", consumer.token_file().display());
+        println!("  export PROVIDER_ID={PROVIDER}");
+        println!("  export PROVIDER_DSP={}", provider.text("protocol")?);
+        println!("  export PROVIDER_FILES={}", space.files("provider")?.display());
+        println!("  export BROKER={}", broker.text("browse")?);
+        println!();
+        println!("  curl -s -H \"Authorization: Bearer $PROVIDER_TOKEN\" $PROVIDER/offers");
+        println!("  curl -s -H \"Authorization: Bearer $CONSUMER_TOKEN\" $CONSUMER/agreements");
+        println!("  curl -s -H \"Authorization: Bearer $CONSUMER_TOKEN\" $CONSUMER/audit");
+        println!("  curl -s \"$BROKER/v1/search?q=trade\"        # or open $BROKER in a browser");
+        println!();
+        println!("State and certificates are in {}. Ctrl-C stops and removes everything.", space.root().display());
+        Ok(())
+    }
 }

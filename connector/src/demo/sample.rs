@@ -14,7 +14,7 @@ pub(super) struct Table {
     pub(super) title: String,
     pub(super) words: String,
     pub(super) media_type: &'static str,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     directory: bool,
 }
 
@@ -22,24 +22,18 @@ impl Table {
     pub(super) fn sink(&self, name: &str) -> Value {
         json!({ "type": if self.directory { "directory" } else { "file" }, "path": name })
     }
-
-    pub(super) fn digest(&self) -> Result<String> {
-        digest_of(&self.path)
-    }
 }
 
 const ROWS: u32 = 20_000;
 const STREAM_BYTES: usize = 256 * 1024 * 1024;
 
-/// Prepares the data: the user's own where it is given, the generated table otherwise.
+/// Prepares the data: the user's own where it is given, the generated table in a folder otherwise.
 pub(super) fn prepare(folder: &Path, own: Option<&Path>) -> Result<Table> {
     let Some(own) = own else {
-        let root = folder.join("source");
-        std::fs::create_dir_all(&root)?;
-        let path = root.join("trades.csv");
+        let path = folder.join("trades.csv");
         std::fs::write(&path, trades())?;
         return Ok(Table {
-            root,
+            root: folder.to_path_buf(),
             source: json!({ "type": "file", "path": "trades.csv" }),
             title: "Trades of a Hanse town".to_owned(),
             words: format!("trades.csv, {ROWS} rows, made up by a generator with a fixed seed"),
@@ -94,14 +88,11 @@ fn trades() -> String {
     text
 }
 
-/// Writes the stream into the provider's folder, beside the user's own data in a file that is
-/// removed with the demo; gives its name.
-pub(super) fn stream(root: &Path) -> Result<String> {
-    let name = format!(".kontor-demo-stream-{}.bin", std::process::id());
-    let path = root.join(&name);
+/// Writes the stream.
+pub(super) fn stream(path: &Path) -> Result<()> {
     let mut out = std::io::BufWriter::with_capacity(
         1 << 20,
-        std::fs::File::create(&path).with_context(|| format!("cannot write `{}`", path.display()))?,
+        std::fs::File::create(path).with_context(|| format!("cannot write `{}`", path.display()))?,
     );
     let mut seeded = Seeded(1669);
     let block: Vec<u8> =
@@ -110,7 +101,7 @@ pub(super) fn stream(root: &Path) -> Result<String> {
         out.write_all(&block)?;
     }
     out.flush()?;
-    Ok(name)
+    Ok(())
 }
 
 /// BLAKE3 of a file, or of all files of a folder with their names.

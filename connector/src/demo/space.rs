@@ -15,7 +15,7 @@ use serde_json::Value;
 const START_MAX: Duration = Duration::from_secs(10);
 
 /// The broker's program: named, beside ours, or built by the cargo that runs us.
-pub(super) fn broker_program(named: Option<&Path>) -> Result<PathBuf> {
+pub(super) async fn broker_program(named: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = named {
         ensure!(path.is_file(), "`{}` is not there (--broker)", path.display());
         return Ok(path.to_path_buf());
@@ -26,7 +26,8 @@ pub(super) fn broker_program(named: Option<&Path>) -> Result<PathBuf> {
     #[expect(clippy::disallowed_methods, reason = "set by cargo, not a setting")]
     let cargo = std::env::var_os("CARGO");
     if let Some(cargo) = cargo {
-        let mut build = Command::new(cargo);
+        let mut build = tokio::process::Command::new(cargo);
+        build.kill_on_drop(true);
         build.args(["build", "--quiet", "--package", "kontor-broker", "--bin", "kontor-broker"]);
         build.current_dir(env!("CARGO_MANIFEST_DIR"));
         if let Some(target) = own.parent().and_then(Path::parent) {
@@ -36,7 +37,7 @@ pub(super) fn broker_program(named: Option<&Path>) -> Result<PathBuf> {
             build.arg("--release");
         }
         println!("Building the broker (nothing to do when it is built already) …");
-        let status = build.status().context("cannot run cargo")?;
+        let status = build.status().await.context("cannot run cargo")?;
         ensure!(status.success(), "the broker could not be built");
     }
     ensure!(
@@ -52,7 +53,6 @@ pub(super) struct Space {
     root: PathBuf,
     authority: Authority,
     children: std::sync::Mutex<Vec<(String, Child)>>,
-    stream_roots: std::sync::Mutex<Vec<PathBuf>>,
 }
 
 /// A running program and how to talk to it.
@@ -73,7 +73,7 @@ impl Space {
         std::fs::create_dir_all(root.join("pki")).with_context(|| format!("cannot make `{}`", root.display()))?;
         let authority = Authority::generate("Kontor demo authority")?;
         authority.save(&root.join("pki"))?;
-        Ok(Self { root, authority, children: std::sync::Mutex::default(), stream_roots: std::sync::Mutex::default() })
+        Ok(Self { root, authority, children: std::sync::Mutex::default() })
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -82,6 +82,13 @@ impl Space {
 
     pub(super) fn folder(&self, name: &str) -> PathBuf {
         self.root.join(name)
+    }
+
+    /// The folder that a participant offers files from.
+    pub(super) fn files(&self, name: &str) -> Result<PathBuf> {
+        let files = self.folder(name).join("source");
+        std::fs::create_dir_all(&files).with_context(|| format!("cannot make `{}`", files.display()))?;
+        Ok(files)
     }
 
     pub(super) fn received(&self, name: &str) -> PathBuf {
@@ -96,7 +103,7 @@ impl Space {
         Ok(())
     }
 
-    fn files(&self, name: &str) -> TlsFiles {
+    fn tls_files(&self, name: &str) -> TlsFiles {
         let pki = self.root.join("pki");
         TlsFiles {
             certificate: pki.join(format!("{name}.pem")),
@@ -106,7 +113,7 @@ impl Space {
     }
 
     pub(super) fn identity(&self, name: &str) -> Result<TlsIdentity> {
-        Ok(TlsIdentity::load(&self.files(name))?)
+        Ok(TlsIdentity::load(&self.tls_files(name))?)
     }
 
     /// An identity of an authority that nobody here trusts.
@@ -122,7 +129,7 @@ impl Space {
     }
 
     fn tls_settings(&self, name: &str) -> String {
-        let files = self.files(name);
+        let files = self.tls_files(name);
         format!(
             "[tls]\ncertificate = {:?}\nkey = {:?}\ntrust = {:?}\n",
             files.certificate.display().to_string(),
@@ -145,17 +152,16 @@ impl Space {
         name: &str,
         participant: &str,
         broker: &Program,
-        source: &Path,
+        sources: &[&Path],
     ) -> Result<Program> {
         let program = std::env::current_exe().context("cannot tell where this program is")?;
-        self.stream_roots.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(source.to_path_buf());
+        let sources: Vec<String> = sources.iter().map(|source| source.display().to_string()).collect();
         let settings = format!(
             "participant_id = \"{participant}\"\ntitle = \"The demo's {name}\"\ndata_dir = {:?}\n\
              [protocol]\nlisten = \"127.0.0.1:0\"\n[management]\nlisten = \"127.0.0.1:0\"\n\
-             [egress]\nallow_networks = [\"127.0.0.0/8\"]\n[data]\nsource_roots = [{:?}]\n\
+             [egress]\nallow_networks = [\"127.0.0.0/8\"]\n[data]\nsource_roots = {sources:?}\n\
              [[brokers]]\nurl = \"{}\"\nparticipant_id = \"{}\"\n{}",
             self.folder(name).display().to_string(),
-            source.display().to_string(),
             broker.text("registry")?,
             broker.text("participant")?,
             self.tls_settings(name)
@@ -201,10 +207,6 @@ impl Space {
         for (_, child) in self.children.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter_mut() {
             let _ = child.kill();
             let _ = child.wait();
-        }
-        let stream = format!(".kontor-demo-stream-{}.bin", std::process::id());
-        for root in self.stream_roots.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter() {
-            let _ = std::fs::remove_file(root.join(&stream));
         }
         let _ = std::fs::remove_dir_all(&self.root);
     }
