@@ -6,7 +6,7 @@ use kontor_tests::terms::open;
 use kontor_tests::{DataSpace, Options, Participant};
 use serde_json::{Value, json};
 
-use crate::{STRAIGHT, begun, counter_offer, step_into};
+use crate::{STRAIGHT, begun, counter_offer, drive, step_into};
 
 /// Which side is killed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,22 +19,73 @@ enum Killed {
     Both,
 }
 
-async fn one_of_each(provider: &Participant, consumer: &Participant, here: &str, there: &str) {
-    for (who, id, peer) in [(consumer, here, there), (provider, there, here)] {
-        let all = who.list("negotiations").await;
+impl Killed {
+    const ALL: [Self; 3] = [Self::Actor, Self::Receiver, Self::Both];
+
+    /// Takes a step while who is killed is killed.
+    async fn around(self, actor: &mut Participant, receiver: &mut Participant, path: &str, body: Value) {
+        if self != Self::Actor {
+            receiver.kill9();
+        }
+        actor.post(path, body).await.ok();
+        if self != Self::Receiver {
+            actor.restart();
+        }
+        if self != Self::Actor {
+            receiver.start_again();
+        }
+    }
+}
+
+/// Which states a process entered, one after the other, by its audit log, which tells the latest first.
+async fn entered(who: &Participant, id: &str) -> Vec<String> {
+    let lines = who.audit(id).await;
+    let words = lines.iter().rev().filter_map(|line| line["event"].as_str().unwrap().split_once('.'));
+    let states = words.map(|(_, word)| word.to_uppercase());
+    states.filter(|word| STRAIGHT.contains(&word.as_str()) || OTHERS.contains(&word.as_str())).collect()
+}
+
+/// The states that are on no straight way of a negotiation.
+const OTHERS: [&str; 4] = ["STARTED", "SUSPENDED", "COMPLETED", "TERMINATED"];
+
+/// Both sides have one process, went through the same states, each as often as it happened, said each thing once, and
+/// have nothing left to say.
+async fn nothing_doubled(
+    kind: &str,
+    provider: &Participant,
+    consumer: &Participant,
+    ids: (&str, &str),
+    states: &[&str],
+    said: (usize, usize),
+) {
+    let (here, there) = ids;
+    for (who, id, peer, said) in [(consumer, here, there, said.0), (provider, there, here, said.1)] {
+        let all = who.list(kind).await;
         let mine: Vec<_> = all.iter().filter(|one| one["id"] == id || one["peer_pid"] == peer).collect();
         assert_eq!(mine.len(), 1, "{}: {mine:#?}", who.id);
+        assert_eq!(entered(who, id).await, states, "{}: {:#?}", who.id, who.audit(id).await);
+        let lines = who.audit(id).await;
+        let intended = lines.iter().filter(|line| line["event"].as_str().unwrap().ends_with(".intended")).count();
+        assert_eq!(intended, said, "{}: {lines:#?}", who.id);
+        assert!(who.outbox().await.is_empty(), "{}: {:#?}", who.id, who.outbox().await);
+    }
+}
+
+/// As [`nothing_doubled`], of a negotiation that ended in an agreement that is in force.
+async fn one_of_each(provider: &Participant, consumer: &Participant, here: &str, there: &str, states: &[&str]) {
+    for (who, id) in [(consumer, here), (provider, there)] {
         let agreements = who.list("agreements").await;
         let of_it: Vec<_> = agreements.iter().filter(|one| one["negotiation"] == id).collect();
         assert_eq!(of_it.len(), 1, "{}: {agreements:#?}", who.id);
         assert_eq!(of_it[0]["state"]["name"], "in-force");
-        let mut events: Vec<String> = Vec::new();
-        for line in who.audit(id).await {
-            events.push(line["event"].as_str().unwrap().to_owned());
-        }
-        assert!(!events.is_empty(), "{} has no audit of {id}", who.id);
     }
+    let by_provider = states.iter().filter(|state| ["OFFERED", "AGREED", "FINALIZED"].contains(state)).count();
+    let said = (states.len() - by_provider, by_provider);
+    nothing_doubled("negotiations", provider, consumer, (here, there), states, said).await;
 }
+
+/// The way of a negotiation whose sides decide by themselves.
+const BY_THEMSELVES: [&str; 4] = ["REQUESTED", "AGREED", "VERIFIED", "FINALIZED"];
 
 async fn by_hand(killed: Killed) {
     let space = DataSpace::new();
@@ -44,29 +95,13 @@ async fn by_hand(killed: Killed) {
     for state in &STRAIGHT[1..] {
         let (by_provider, action) = step_into(state);
         let body = if action == "offer" { json!({ "offer": counter_offer(&provider, &dataset) }) } else { json!({}) };
-        {
-            let (actor, receiver, id) = if by_provider {
-                (&mut provider, &mut consumer, &there)
-            } else {
-                (&mut consumer, &mut provider, &here)
-            };
-            if killed != Killed::Actor {
-                receiver.kill9();
-            }
-            actor.act(id, action, body).await.ok();
-            if killed != Killed::Receiver {
-                actor.kill9();
-                actor.start_again();
-            }
-            if killed != Killed::Actor {
-                receiver.start_again();
-            }
-        }
+        let (actor, receiver, id) =
+            if by_provider { (&mut provider, &mut consumer, &there) } else { (&mut consumer, &mut provider, &here) };
+        killed.around(actor, receiver, &format!("/negotiations/{id}/{action}"), body).await;
         consumer.wait_negotiation(&here, state).await;
         provider.wait_negotiation(&there, state).await;
     }
-    one_of_each(&provider, &consumer, &here, &there).await;
-    assert!(consumer.outbox().await.is_empty() && provider.outbox().await.is_empty());
+    one_of_each(&provider, &consumer, &here, &there, &STRAIGHT).await;
 }
 
 #[tokio::test]
@@ -98,7 +133,7 @@ async fn a_first_request_survives_the_death_of_both() {
     consumer.wait_negotiation(&here, "FINALIZED").await;
     let there = provider.counterpart("negotiations", &here).await;
     provider.wait_negotiation(&there, "FINALIZED").await;
-    one_of_each(&provider, &consumer, &here, &there).await;
+    one_of_each(&provider, &consumer, &here, &there, &BY_THEMSELVES).await;
 }
 
 #[tokio::test]
@@ -117,12 +152,54 @@ async fn negotiations_by_themselves_survive_a_death_at_any_moment() {
         consumer.wait_negotiation(&here, "FINALIZED").await;
         let there = provider.counterpart("negotiations", &here).await;
         provider.wait_negotiation(&there, "FINALIZED").await;
-        one_of_each(&provider, &consumer, &here, &there).await;
+        one_of_each(&provider, &consumer, &here, &there, &BY_THEMSELVES).await;
     }
 }
 
 #[tokio::test]
-async fn a_transfer_survives_a_death_after_every_step() {
+async fn the_end_of_a_negotiation_survives_the_death_of_either_side_and_of_both() {
+    let space = DataSpace::new();
+    let (mut provider, mut consumer) = space.pair_with(&Options::manual());
+    let dataset = provider.publish("fairs", &open()).await;
+    for killed in Killed::ALL {
+        for (until, by_provider) in [(0, true), (1, false), (3, false)] {
+            let (here, there) = begun(&provider, &consumer, &dataset).await;
+            let way = &STRAIGHT[..=until];
+            drive(&provider, &consumer, (&here, &there), &dataset, way[until]).await;
+            let (actor, receiver, id) = if by_provider {
+                (&mut provider, &mut consumer, &there)
+            } else {
+                (&mut consumer, &mut provider, &here)
+            };
+            let reason = json!({ "reason": "enough" });
+            killed.around(actor, receiver, &format!("/negotiations/{id}/terminate"), reason).await;
+            consumer.wait_negotiation(&here, "TERMINATED").await;
+            provider.wait_negotiation(&there, "TERMINATED").await;
+            let steps = way.iter().skip(1).filter(|state| step_into(state).0).count();
+            let said = (way.len() - steps + usize::from(!by_provider), steps + usize::from(by_provider));
+            let states = [way, &["TERMINATED"]].concat();
+            nothing_doubled("negotiations", &provider, &consumer, (&here, &there), &states, said).await;
+        }
+    }
+}
+
+/// Ways of transfers after their request: whether the provider acts, what it does, and the state that this leads to.
+const WAYS: [&[(bool, &str, &str)]; 5] = [
+    &[
+        (true, "start", "STARTED"),
+        (true, "suspend", "SUSPENDED"),
+        (true, "resume", "STARTED"),
+        (false, "suspend", "SUSPENDED"),
+        (false, "resume", "STARTED"),
+        (false, "complete", "COMPLETED"),
+    ],
+    &[(true, "start", "STARTED"), (true, "complete", "COMPLETED")],
+    &[(true, "start", "STARTED"), (false, "suspend", "SUSPENDED"), (true, "terminate", "TERMINATED")],
+    &[(true, "start", "STARTED"), (false, "terminate", "TERMINATED")],
+    &[(false, "terminate", "TERMINATED")],
+];
+
+async fn transfers(killed: Killed) {
     let space = DataSpace::new();
     let mut provider = space.participant_with("provider", &Options::manual());
     let mut consumer = space.participant("consumer");
@@ -132,24 +209,49 @@ async fn a_transfer_survives_a_death_after_every_step() {
     provider.wait_negotiation(&there, "VERIFIED").await;
     provider.act(&there, "finalize", json!({})).await.ok();
     let done = consumer.wait_negotiation(&here, "FINALIZED").await;
-    let agreement = done["agreement"]["id"].as_str().unwrap().to_owned();
+    let agreement = done["agreement"]["id"].clone();
 
-    let here = consumer.transfer(&agreement, None).await;
-    consumer.restart();
-    consumer.wait_transfer(&here, "REQUESTED").await;
-    let there = provider.counterpart("transfers", &here).await;
-    for (action, state) in
-        [("start", "STARTED"), ("suspend", "SUSPENDED"), ("start", "STARTED"), ("complete", "COMPLETED")]
-    {
-        consumer.kill9();
-        provider.act_transfer(&there, action, json!({})).await.ok();
-        provider.restart();
-        consumer.start_again();
-        consumer.wait_transfer(&here, state).await;
-        provider.wait_transfer(&there, state).await;
+    for way in WAYS {
+        let before: Vec<Value> = consumer.list("transfers").await.iter().map(|one| one["id"].clone()).collect();
+        let request = json!({ "agreement": agreement });
+        killed.around(&mut consumer, &mut provider, "/transfers", request).await;
+        let new = consumer.list("transfers").await.into_iter().find(|one| !before.contains(&one["id"])).unwrap();
+        let here = kontor_tests::participant::id_of(&new);
+        consumer.wait_transfer(&here, "REQUESTED").await;
+        let there = provider.counterpart("transfers", &here).await;
+        for (by_provider, action, state) in way {
+            let (actor, receiver, id) = if *by_provider {
+                (&mut provider, &mut consumer, &there)
+            } else {
+                (&mut consumer, &mut provider, &here)
+            };
+            killed.around(actor, receiver, &format!("/transfers/{id}/{action}"), json!({})).await;
+            consumer.wait_transfer(&here, state).await;
+            provider.wait_transfer(&there, state).await;
+        }
+        let states: Vec<&str> = ["REQUESTED"].into_iter().chain(way.iter().map(|(_, _, state)| *state)).collect();
+        let by_provider = way.iter().filter(|(by_provider, ..)| *by_provider).count();
+        let said = (states.len() - by_provider, by_provider);
+        nothing_doubled("transfers", &provider, &consumer, (&here, &there), &states, said).await;
     }
-    assert_eq!(consumer.list("transfers").await.len(), 1);
-    assert_eq!(provider.list("transfers").await.len(), 1);
+    for who in [&provider, &consumer] {
+        assert_eq!(who.list("transfers").await.len(), WAYS.len(), "{}", who.id);
+    }
+}
+
+#[tokio::test]
+async fn a_transfer_survives_the_death_of_who_acts_after_every_step() {
+    transfers(Killed::Actor).await;
+}
+
+#[tokio::test]
+async fn a_transfer_survives_the_death_of_who_is_told_before_every_step() {
+    transfers(Killed::Receiver).await;
+}
+
+#[tokio::test]
+async fn a_transfer_survives_the_death_of_both_after_every_step() {
+    transfers(Killed::Both).await;
 }
 
 #[tokio::test]
