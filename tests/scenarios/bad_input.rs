@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use kontor_tests::terms::{self, open, urn};
-use kontor_tests::{DataSpace, Options, Participant, Reply};
+use kontor_tests::{DataSpace, FakePeer, Options, Participant, Reply};
+use kontor_wire::client::PeerError;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -75,29 +76,107 @@ async fn bodies_that_are_no_messages_are_refused_with_the_member_at_fault() {
     peer.post(&provider, "/negotiations/request", &good).await.ok();
 }
 
-#[tokio::test]
-async fn bodies_and_headers_over_the_limit_are_refused() {
-    let space = DataSpace::new();
-    let provider = space.participant("provider");
-    let peer = space.fake("peer", |seen| Reply::ack(seen, "urn:uuid:0")).await;
-    let large = Bytes::from(format!("{{\"@type\":\"{}\"}}", "x".repeat(2 * 1024 * 1024)));
-    for path in ["/negotiations/request", "/transfers/request", "/catalog/request"] {
-        // A server may hang up on who does not stop talking; an answer is better, a crash is not.
-        if let Ok(answer) = peer.try_send(&provider, "POST", path, large.clone()).await {
-            assert_eq!(answer.status, 413, "{path}: {answer:?}");
+/// Where a peer and where an operator may send a body.
+const PEERS: [&str; 3] = ["/negotiations/request", "/transfers/request", "/catalog/request"];
+const OPERATORS: [&str; 6] =
+    ["/datasets", "/offers", "/negotiations", "/transfers", "/catalog/request", "/policies/check"];
+
+/// A connector that is told too much, by a peer and by its operator.
+struct Told {
+    space: DataSpace,
+    provider: Participant,
+    peer: FakePeer,
+    http: reqwest::Client,
+}
+
+impl Told {
+    async fn new() -> Self {
+        let space = DataSpace::new();
+        let provider = space.participant("provider");
+        let peer = space.fake("peer", |seen| Reply::ack(seen, "urn:uuid:0")).await;
+        Self { space, provider, peer, http: reqwest::Client::new() }
+    }
+
+    /// What a peer is answered; `None` where the connection was closed instead.
+    async fn as_peer(&self, path: &str, header: &str, body: &Bytes) -> Option<(u16, String)> {
+        let request = http::Request::post(format!("{}{path}", self.provider.address()))
+            .header("content-type", "application/json")
+            .header("x-long", header);
+        match self.peer.request(&self.provider.id, request.body(body.clone()).unwrap()).await {
+            Ok(answer) => Some((answer.status, answer.body.to_string())),
+            Err(PeerError::Connect { .. } | PeerError::Protocol { .. }) => None,
+            Err(other) => panic!("{path}: neither an answer nor a closed connection: {other:?}"),
         }
     }
-    let http = reqwest::Client::new();
-    let url = format!("{}/datasets", provider.management());
-    let answer = http.post(&url).bearer_auth(provider.token()).body(large).send().await;
-    if let Ok(answer) = answer {
-        assert_eq!(answer.status(), 413);
+
+    /// What an operator is answered; `None` where the connection was closed instead.
+    async fn as_operator(&self, path: &str, header: &str, body: &Bytes) -> Option<(u16, String)> {
+        let request = self.http.post(format!("{}{path}", self.provider.management())).header("x-long", header);
+        let request = request.bearer_auth(self.provider.token()).header("content-type", "application/json");
+        match request.body(body.clone()).send().await {
+            Ok(answer) => Some((answer.status().as_u16(), answer.text().await.unwrap_or_default())),
+            Err(error) if error.is_request() => None,
+            Err(other) => panic!("{path}: neither an answer nor a closed connection: {other:?}"),
+        }
     }
-    let answer = http.get(&url).bearer_auth(provider.token()).header("x-long", "x".repeat(100_000)).send().await;
-    if let Ok(answer) = answer {
-        assert_eq!(answer.status(), 431);
+
+    /// The connector serves whoever has a proper request, on both ports and on new connections too.
+    async fn is_healthy(&self) {
+        let catalog = terms::message("CatalogRequestMessage", json!({}));
+        self.peer.post(&self.provider, "/catalog/request", &catalog).await.ok();
+        self.provider.get("/status").await.ok();
+        let other = self.space.fake("other", |seen| Reply::ack(seen, "urn:uuid:0")).await;
+        other.post(&self.provider, "/catalog/request", &catalog).await.ok();
     }
-    provider.get("/status").await.ok();
+}
+
+#[tokio::test]
+async fn bodies_and_headers_over_the_limit_are_refused() {
+    let told = Told::new().await;
+    let (nothing, just_over) = (Bytes::from("{}"), Bytes::from(format!("\"{}\"", "x".repeat(1024 * 1024))));
+    let large = Bytes::from(format!("{{\"@type\":\"{}\"}}", "x".repeat(8 * 1024 * 1024)));
+    let long = "x".repeat(100_000);
+    for (header, body, status) in [("", &just_over, 413), ("", &large, 413), (long.as_str(), &nothing, 431)] {
+        let mut answered = 0;
+        let mut check = |path: &str, answer: Option<(u16, String)>| {
+            if let Some((answer, text)) = answer {
+                assert_eq!(answer, status, "{path}: {text}");
+                answered += 1;
+            }
+        };
+        for path in PEERS {
+            check(path, told.as_peer(path, header, body).await);
+            told.is_healthy().await;
+        }
+        for path in OPERATORS {
+            check(path, told.as_operator(path, header, body).await);
+            told.is_healthy().await;
+        }
+        // A server may hang up on who does not stop talking; but not on who was about to stop.
+        let all = PEERS.len() + OPERATORS.len();
+        assert!(answered == all || body.len() == large.len(), "{answered} of {all} were answered with {status}");
+    }
+}
+
+#[tokio::test]
+async fn nesting_without_end_is_refused_everywhere() {
+    let told = Told::new().await;
+    for (open, close) in [("[", "]"), ("{\"a\":", "}"), ("{\"@graph\":[", "]}")] {
+        let deep = Bytes::from(format!("{}1{}", open.repeat(10_000), close.repeat(10_000)));
+        let inside = Bytes::from(format!("{{\"policy\":{}}}", String::from_utf8_lossy(&deep)));
+        for body in [deep, inside] {
+            for path in PEERS {
+                let (status, text) = told.as_peer(path, "", &body).await.unwrap();
+                assert!(status == 400 && text.contains("recursion limit"), "{path} {open}: {status} {text}");
+            }
+            for path in OPERATORS {
+                // Most know no such member, and look no deeper.
+                let (status, text) = told.as_operator(path, "", &body).await.unwrap();
+                assert!(status == 400 && text.contains("urn:kontor:problem:"), "{path} {open}: {status} {text}");
+            }
+        }
+    }
+    told.is_healthy().await;
 }
 
 #[tokio::test]
