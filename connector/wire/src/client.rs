@@ -26,7 +26,7 @@ use crate::egress::{EgressError, EgressFilter};
 use crate::identity::{TrustError, take};
 use crate::serve::reason_of;
 use crate::stream::{Activity, Gather, Wire, alert_in};
-use crate::tls::TlsIdentity;
+use crate::tls::{Shown, TlsIdentity};
 use crate::trace::{TRACEPARENT, TraceContext};
 
 /// Limits of the peer client.
@@ -189,9 +189,39 @@ struct Connection {
     driver: Option<Pin<Box<Driver>>>,
     activity: Activity,
     generation: u64,
+    /// `None` without TLS.
+    trust: Option<Trust>,
+}
+
+/// What a connection over mutual TLS rests on.
+struct Trust {
+    identity: TlsIdentity,
+    /// The reload that the connection was last held against.
+    checked: u64,
+    shown: Option<Shown>,
+}
+
+impl Trust {
+    /// Looks again only where our certificate or trust was reloaded.
+    fn holds(&mut self) -> bool {
+        let now = self.identity.generation_now();
+        if now == self.checked {
+            return true;
+        }
+        self.checked = now;
+        self.shown.as_ref().is_some_and(|shown| self.identity.still_trusts(shown))
+    }
 }
 
 impl Connection {
+    /// Lets nothing more in from a peer whom we would not connect to any more.
+    fn sever_if_withdrawn(&mut self) {
+        if self.trust.as_mut().is_some_and(|trust| !trust.holds()) {
+            tracing::warn!("connection to a peer cut: its certificate is of no authority that is trusted now");
+            self.activity.lock().severed = true;
+        }
+    }
+
     fn drive(&mut self, cx: &mut Context<'_>) {
         if let Some(driver) = &mut self.driver
             && let Poll::Ready(ended) = driver.as_mut().poll(cx)
@@ -253,6 +283,9 @@ impl Body for PeerBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = self.get_mut();
+        if let Some((connection, _)) = &mut this.connection {
+            connection.sever_if_withdrawn();
+        }
         let mut frame = Pin::new(&mut this.body).poll_frame(cx);
         if frame.is_pending()
             && let Some((connection, _)) = &mut this.connection
@@ -504,9 +537,14 @@ impl Inner {
         let activity = Activity::default();
         let gather = Gather::new(tcp, activity.clone());
         let generation = self.generation();
-        let wire = match &self.how {
-            How::Insecure(_) => Wire::plain(gather, activity.clone()),
-            How::MutualTls(identity) => Wire::tls(handshake(identity, key, gather).await?, activity.clone()),
+        let (wire, trust) = match &self.how {
+            How::Insecure(_) => (Wire::plain(gather, activity.clone()), None),
+            How::MutualTls(identity) => {
+                let stream = handshake(identity, key, gather).await?;
+                let shown = Shown::by_peer(stream.ssl());
+                let trust = Trust { identity: identity.clone(), checked: generation, shown };
+                (Wire::tls(stream, activity.clone()), Some(trust))
+            }
         };
         let (sender, connection) = http1::Builder::new()
             .max_headers(HEADERS_MAX)
@@ -516,7 +554,7 @@ impl Inner {
             .handshake::<_, Full<Bytes>>(TokioIo::new(wire))
             .await
             .map_err(|error| failed(in_full(&error)))?;
-        Ok(Connection { sender, driver: Some(Box::pin(connection)), activity, generation })
+        Ok(Connection { sender, driver: Some(Box::pin(connection)), activity, generation, trust })
     }
 }
 

@@ -34,7 +34,7 @@ use tower::ServiceExt as _;
 use crate::identity::{TrustError, take, verified_peer};
 use crate::problem::Problem;
 use crate::stream::{Activity, Gather, Wire, alert_in};
-use crate::tls::TlsIdentity;
+use crate::tls::{Shown, TlsIdentity};
 
 /// Limits of a listener. Every one has a default that a small machine can bear.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,7 +206,7 @@ async fn connection(shared: Arc<Shared>, slot: OwnedSemaphorePermit, tcp: TcpStr
     let _ = tcp.set_nodelay(true);
     let activity = Activity::default();
     let gather = Gather::new(tcp, activity.clone());
-    let (wire, peer, generation) = match &shared.mode {
+    let (wire, peer, trust) = match &shared.mode {
         Mode::Plain | Mode::InsecureHeader => (Wire::plain(gather, activity.clone()), None, None),
         Mode::MutualTls(identity) => {
             let generation = identity.generation();
@@ -216,7 +216,11 @@ async fn connection(shared: Arc<Shared>, slot: OwnedSemaphorePermit, tcp: TcpStr
                 done = handshake => done,
             };
             match done {
-                Ok(Some((stream, peer))) => (Wire::tls(stream, activity.clone()), Some(peer), Some(generation)),
+                Ok(Some((stream, peer))) => {
+                    let shown = Shown::by_peer(stream.ssl());
+                    let trust = Trust { identity: identity.clone(), generation, shown };
+                    (Wire::tls(stream, activity.clone()), Some(peer), Some(trust))
+                }
                 Ok(None) => return,
                 Err(_) => {
                     tracing::warn!(remote = %remote, after = ?shared.limits.handshake_timeout, "TLS handshake too slow");
@@ -225,7 +229,28 @@ async fn connection(shared: Arc<Shared>, slot: OwnedSemaphorePermit, tcp: TcpStr
             }
         }
     };
-    exchange(&shared, wire, peer, generation, remote, activity).await;
+    exchange(&shared, wire, peer, trust, remote, activity).await;
+}
+
+/// What a connection over mutual TLS rests on.
+struct Trust {
+    identity: TlsIdentity,
+    /// Counts reloads; what it was before the handshake counts as seen.
+    generation: watch::Receiver<u64>,
+    shown: Option<Shown>,
+}
+
+impl Trust {
+    /// Waits for the next reload of our certificate and trust.
+    async fn reloaded(&mut self) {
+        if self.generation.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn holds(&self) -> bool {
+        self.shown.as_ref().is_some_and(|shown| self.identity.still_trusts(shown))
+    }
 }
 
 /// The server's side of a handshake. A refusal is logged here, once, with its reason.
@@ -285,6 +310,7 @@ pub(crate) fn reason_of(error: &openssl::ssl::Error) -> Option<String> {
 enum End {
     Hyper(Result<(), hyper::Error>),
     Slow(&'static str),
+    Withdrawn,
     Killed,
 }
 
@@ -292,7 +318,7 @@ async fn exchange(
     shared: &Shared,
     wire: Wire,
     peer: Option<VerifiedPeer>,
-    mut generation: Option<watch::Receiver<u64>>,
+    mut trust: Option<Trust>,
     remote: SocketAddr,
     activity: Activity,
 ) {
@@ -318,24 +344,30 @@ async fn exchange(
     let mut timer = pin!(sleep(Duration::ZERO));
     let mut shutdown = pin!(shared.shutdown.cancelled());
     let mut kill = pin!(shared.kill.cancelled());
-    let mut reloaded = pin!(async {
-        let changed = match &mut generation {
-            Some(generation) => generation.changed().await.is_ok(),
-            None => false,
-        };
-        if !changed {
-            std::future::pending::<()>().await;
+    let mut ending = false;
+    let reloads = trust.as_ref().map(|trust| trust.generation.clone());
+    let mut withdrawn = pin!(async {
+        match &mut trust {
+            None => std::future::pending().await,
+            Some(trust) => loop {
+                trust.reloaded().await;
+                if !trust.holds() {
+                    return;
+                }
+            },
         }
     });
-    let (mut ending, mut reload_seen) = (false, false);
     let end = poll_fn(|cx| {
         let Some(mut running) = connection.as_mut().map(Pin::new) else { return Poll::Ready(End::Killed) };
         if kill.as_mut().poll(cx).is_ready() {
             return Poll::Ready(End::Killed);
         }
-        let reload = !reload_seen && reloaded.as_mut().poll(cx).is_ready();
-        reload_seen |= reload;
-        if !ending && (reload || shutdown.as_mut().poll(cx).is_ready()) {
+        if withdrawn.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(End::Withdrawn);
+        }
+        // Whoever waits for the trust to be withdrawn is woken by every reload.
+        let reloaded = reloads.as_ref().is_some_and(|reloads| reloads.has_changed().unwrap_or(false));
+        if !ending && (reloaded || shutdown.as_mut().poll(cx).is_ready()) {
             ending = true;
             running.as_mut().graceful_shutdown();
         }
@@ -361,6 +393,9 @@ async fn exchange(
         End::Hyper(Ok(())) | End::Slow("idle") => return,
         End::Hyper(Err(error)) => tracing::debug!(%remote, %error, "connection ended early"),
         End::Slow(what) => tracing::info!(%remote, what, "connection closed: the peer is too slow"),
+        End::Withdrawn => {
+            tracing::warn!(%remote, "connection cut: the peer's certificate is of no authority that is trusted now");
+        }
         End::Killed => {}
     }
     // What was gathered still leaves, but nothing that would make a cut body look whole.

@@ -33,6 +33,8 @@ pub(crate) struct Seen {
     pub(crate) idle_since: Option<Instant>,
     /// The TLS alert that the peer sent.
     pub(crate) alert: Option<String>,
+    /// Nothing that the peer sends counts any more.
+    pub(crate) severed: bool,
 }
 
 impl Activity {
@@ -237,6 +239,10 @@ impl AsyncRead for Wire {
         let this = self.get_mut();
         if let Some(error) = this.failed.take() {
             return Poll::Ready(Err(error));
+        }
+        if this.activity.lock().severed {
+            let reason = "the peer's certificate is of no authority that is trusted now";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, reason)));
         }
         let before = buf.filled().len();
         loop {

@@ -11,12 +11,13 @@ use openssl::asn1::Asn1Time;
 use openssl::error::ErrorStack;
 use openssl::pkey::PKey;
 use openssl::ssl::{
-    Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslSessionCacheMode, SslVerifyMode, SslVersion,
+    Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef, SslSessionCacheMode, SslVerifyMode,
+    SslVersion,
 };
 use openssl::stack::Stack;
-use openssl::x509::X509;
 use openssl::x509::store::{X509Store, X509StoreBuilder};
 use openssl::x509::verify::X509CheckFlags;
+use openssl::x509::{X509, X509StoreContext};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +53,20 @@ struct Inner {
     generation: watch::Sender<u64>,
 }
 
+/// What a peer showed in the handshake of a connection.
+pub(crate) struct Shown {
+    certificate: X509,
+    chain: Vec<X509>,
+}
+
+impl Shown {
+    /// `None` where it showed nothing.
+    pub(crate) fn by_peer(ssl: &SslRef) -> Option<Self> {
+        let chain = ssl.peer_cert_chain().map(|chain| chain.iter().map(ToOwned::to_owned).collect());
+        Some(Self { certificate: ssl.peer_certificate()?, chain: chain.unwrap_or_default() })
+    }
+}
+
 struct Contexts {
     server: SslContext,
     client: SslContext,
@@ -78,7 +93,8 @@ impl TlsIdentity {
     }
 
     /// Reads the same files again. New connections use the new certificate; open ones end after the exchange that they
-    /// are in, so that nobody stays connected on a trust that was withdrawn.
+    /// are in. Where the peer's certificate is of no authority that is trusted now, they are cut at once, so that nobody
+    /// stays connected on a trust that was withdrawn.
     ///
     /// # Errors
     /// [`TrustError`]; the old identity stays in place.
@@ -130,6 +146,23 @@ impl TlsIdentity {
     #[must_use]
     pub fn not_after(&self) -> String {
         self.inner.contexts.load().not_after.clone()
+    }
+
+    /// Whether what a peer showed when it connected would still pass for a chain of an authority that we trust.
+    pub(crate) fn still_trusts(&self, shown: &Shown) -> bool {
+        let verified = || {
+            let mut chain = Stack::new()?;
+            for certificate in &shown.chain {
+                chain.push(certificate.clone())?;
+            }
+            let contexts = self.inner.contexts.load();
+            let trust = contexts.server.cert_store();
+            X509StoreContext::new()?.init(trust, &shown.certificate, &chain, |context| context.verify_cert())
+        };
+        verified().unwrap_or_else(|error: ErrorStack| {
+            tracing::error!(%error, "a chain could not be verified again");
+            false
+        })
     }
 
     /// Counts reloads.

@@ -1,17 +1,20 @@
 //! Every refusal of trust, over real sockets, with the message that an operator reads.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use ::http::Request;
+use axum::body::Body;
 use axum::routing::get;
 use axum::{Extension, Router};
 use bytes::Bytes;
+use http_body_util::BodyExt as _;
 use kontor_core::id::ParticipantId;
 use kontor_core::peer::VerifiedPeer;
-use kontor_wire::client::{ClientLimits, PeerClient, PeerError};
+use kontor_wire::client::{ClientLimits, PeerBody, PeerClient, PeerError};
 use kontor_wire::egress::EgressFilter;
 use kontor_wire::identity::TrustError;
 use kontor_wire::pki::{Authority, CertificateRequest};
@@ -44,6 +47,8 @@ async fn serve(identity: TlsIdentity) -> (SocketAddr, CancellationToken) {
             peer.participant().to_string()
         }),
     );
+    let endless = || async { Body::from_stream(futures_util::stream::repeat(Ok::<_, Infallible>(ENDLESS))) };
+    let router = router.route("/endless", get(endless));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
@@ -55,6 +60,30 @@ fn client(identity: TlsIdentity) -> PeerClient {
     let egress = EgressFilter::new(vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
     PeerClient::mutual_tls(identity, egress, ClientLimits::default())
 }
+
+/// What an endless stream repeats.
+const ENDLESS: Bytes = Bytes::from_static(&[7; 16 * 1024]);
+
+/// A stream that does not end by itself, of which something came.
+async fn endless(client: &PeerClient, address: SocketAddr) -> PeerBody {
+    let request = Request::get(format!("https://{address}/endless")).body(Bytes::new()).unwrap();
+    let mut body = client.open(&id(PROVIDER), request).await.unwrap().into_body();
+    assert!(body.frame().await.unwrap().is_ok());
+    body
+}
+
+/// Reads so many bytes, unless the stream breaks.
+async fn read(body: &mut PeerBody, bytes: usize) -> Result<(), String> {
+    let mut left = bytes;
+    while left > 0 {
+        let frame = body.frame().await.unwrap().map_err(|error| format!("{error:?}"))?;
+        left = left.saturating_sub(frame.into_data().map_or(0, |data| data.len()));
+    }
+    Ok(())
+}
+
+/// More than any buffer on the way holds.
+const MUCH: usize = 64 * 1024 * 1024;
 
 async fn ask(client: &PeerClient, peer: &str, url: &str) -> Result<String, PeerError> {
     let request = Request::get(url).body(Bytes::new()).unwrap();
@@ -235,4 +264,52 @@ async fn certificates_are_replaced_under_a_running_server() {
     .await
     .unwrap();
     assert!(told.contains("elsewhere.example"), "{told}");
+}
+
+#[tokio::test]
+async fn who_is_of_an_authority_that_is_trusted_no_more_is_cut_at_once_and_others_are_not() {
+    let (one, two) = (Two::new(), Two::new());
+    let both = format!("{}{}", one.ca.certificate_pem(), two.ca.certificate_pem());
+    let trust =
+        |folder: &Two, authorities: &str| std::fs::write(folder.dir.path().join("ca.pem"), authorities).unwrap();
+    let provider_files = save(one.dir.path(), &one.ca, "provider", &request(PROVIDER));
+    let ours = save(one.dir.path(), &one.ca, "ours", &request("did:web:ours.example"));
+    let theirs = save(two.dir.path(), &two.ca, "theirs", &request(CONSUMER));
+    trust(&one, &both);
+    trust(&two, &both);
+    let provider = TlsIdentity::load(&provider_files).unwrap();
+    let (ours, consumer) = (TlsIdentity::load(&ours).unwrap(), TlsIdentity::load(&theirs).unwrap());
+    let (address, _) = serve(provider.clone()).await;
+    let (ours, theirs) = (client(ours), client(consumer.clone()));
+    let url = format!("https://{address}/who");
+
+    // A reload that withdraws nothing cuts nothing, and the next one is looked at as well.
+    let mut our_stream = endless(&ours, address).await;
+    let mut their_stream = endless(&theirs, address).await;
+    provider.reload().unwrap();
+    consumer.reload().unwrap();
+    read(&mut our_stream, MUCH).await.unwrap();
+    read(&mut their_stream, MUCH).await.unwrap();
+
+    // A kept connection, too.
+    assert_eq!(ask(&theirs, PROVIDER, &url).await.unwrap(), CONSUMER);
+    trust(&one, &one.ca.certificate_pem());
+    provider.reload().unwrap();
+    let broken = read(&mut their_stream, MUCH).await.unwrap_err();
+    assert!(!broken.is_empty());
+    let told = message(ask(&theirs, PROVIDER, &url).await);
+    assert!(told.contains("the peer refused our certificate") && told.contains("unknown ca"), "{told}");
+    read(&mut our_stream, MUCH).await.unwrap();
+
+    // The other way round: the client takes no more from a server whose authority it trusts no more.
+    trust(&one, &both);
+    provider.reload().unwrap();
+    let mut their_stream = endless(&theirs, address).await;
+    read(&mut their_stream, MUCH).await.unwrap();
+    trust(&two, &two.ca.certificate_pem());
+    consumer.reload().unwrap();
+    let broken = read(&mut their_stream, MUCH).await.unwrap_err();
+    assert!(broken.contains("no authority that is trusted now"), "{broken}");
+    let told = message(ask(&theirs, PROVIDER, &url).await);
+    assert!(told.contains("not in our trust bundle"), "{told}");
 }
