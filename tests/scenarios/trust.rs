@@ -197,3 +197,44 @@ async fn a_certificate_that_is_swapped_while_connections_are_open_counts_from_th
             .await;
     assert!(mended.is_some(), "the new certificate is not used");
 }
+
+#[tokio::test]
+async fn whose_authority_is_trusted_no_more_is_cut_in_the_middle_of_a_stream() {
+    let space = DataSpace::new();
+    let provider = space.participant("provider");
+    let dataset = provider.publish_sparse("stream", crate::transfer::STREAM_BYTES, &open()).await;
+    // A partner by an authority of its own, that all trust for a while.
+    let other = Authority::generate("Foreign authority").unwrap();
+    let folder = space.path().join("elsewhere");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut files = other.issue(&request("urn:story:partner")).unwrap().save(&folder, "partner", &other).unwrap();
+    files.trust = space.path().join("pki/ca.pem");
+    let trust = |authorities: &[&Authority]| {
+        let text: String = authorities.iter().map(|authority| authority.certificate_pem()).collect();
+        std::fs::write(&files.trust, text).unwrap();
+    };
+    trust(&[space.authority(), &other]);
+    provider.wait_log("trust bundle reloaded").await;
+    let partner = FakePeer::start("urn:story:partner", &files, |seen| Reply::ack(seen, &terms::urn())).await;
+    let agreement = crate::transfer::agreed(&provider, &partner, &dataset).await;
+    let granted = crate::transfer::granted(&provider, &partner, &agreement).await;
+    let mut body = partner.open(&provider, &granted.endpoint, &granted.token).await.into_body();
+    crate::transfer::read_until(&mut body, 1024 * 1024).await.unwrap();
+    let catalog = terms::message("CatalogRequestMessage", json!({}));
+    partner.post(&provider, "/catalog/request", &catalog).await.ok();
+
+    trust(&[space.authority()]);
+    provider.wait_log("connection cut: the peer's certificate is of no authority").await;
+    let (rest, broken) = crate::transfer::drain(&mut body).await;
+    assert!(broken && rest < crate::transfer::IN_FLIGHT_MAX, "{rest} bytes came after the cut, broken: {broken}");
+    let flows = provider.wait_flows(&granted.provider_pid, 1).await;
+    assert_ne!(flows[0]["outcome"]["name"], "whole", "{flows:#?}");
+    // Neither the kept connection nor a new one is of use.
+    let refused = partner.try_send(&provider, "POST", "/catalog/request", catalog.to_string().into()).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("refused our certificate") && refused.contains("unknown ca"), "{refused}");
+    provider.wait_log("Foreign authority").await;
+    // Those of the authority that is left are served as before.
+    let peer = space.fake("peer", |seen| Reply::ack(seen, "urn:uuid:0")).await;
+    peer.post(&provider, "/catalog/request", &catalog).await.ok();
+}
