@@ -1,6 +1,6 @@
 //! The shape of a self-description, rule by rule. Every rule that is broken is reported, not only the first one.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use kontor_vocab::iri::{DCAT, DCT, DSPACE, IDS, ODRL, RDF};
 use serde::Serialize;
@@ -13,6 +13,9 @@ use crate::store::{DatasetSummary, Summary};
 const VIOLATIONS_MAX: usize = 50;
 /// Deepest nesting of `odrl:and`, `odrl:or` and `odrl:xone`.
 const CONSTRAINT_DEPTH_MAX: usize = 16;
+/// Most formats of one distribution. Every dataset in a list carries those of its distributions, and many datasets may
+/// share one.
+const FORMATS_MAX: usize = 32;
 /// Longest title that is shown in lists, in bytes.
 const TITLE_BYTES_MAX: usize = 1024;
 
@@ -36,7 +39,14 @@ pub struct Violation {
 /// # Errors
 /// Every rule that is broken, up to fifty.
 pub fn validate(triples: &[Triple], participant: &str) -> Result<Summary, Vec<Violation>> {
-    let mut report = Report { index: index(triples), participant, violations: Vec::new(), summary: Summary::default() };
+    let mut report = Report {
+        index: index(triples),
+        participant,
+        seen: HashMap::new(),
+        formats: HashMap::new(),
+        violations: Vec::new(),
+        summary: Summary::default(),
+    };
     report.description(triples);
     if report.violations.is_empty() {
         Ok(report.summary)
@@ -57,8 +67,24 @@ fn index(triples: &[Triple]) -> HashMap<&Term, Vec<&Triple>> {
 struct Report<'a> {
     index: HashMap<&'a Term, Vec<&'a Triple>>,
     participant: &'a str,
+    /// How deep each node was looked at in each of its roles. A description is a graph: a node may be reached on many
+    /// more ways than it has triples, and looking at it again says nothing new.
+    seen: HashMap<(Role, &'a Term), usize>,
+    /// What the distributions that were looked at are offered as.
+    formats: HashMap<&'a Term, Vec<String>>,
     violations: Vec<Violation>,
     summary: Summary,
+}
+
+/// As what a node is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Role {
+    Service,
+    AccessService,
+    Offer,
+    Rule,
+    Constraint,
+    List,
 }
 
 /// The prefix and local name of a property, for paths that people read.
@@ -126,12 +152,20 @@ impl<'a> Report<'a> {
 
     fn either(&self, node: &Term, first: Name, second: Name) -> Vec<&'a Term> {
         let mut all = self.values(node, first);
-        for value in self.values(node, second) {
-            if !all.contains(&value) {
-                all.push(value);
-            }
-        }
+        let known: HashSet<&Term> = all.iter().copied().collect();
+        all.extend(self.values(node, second).into_iter().filter(|value| !known.contains(value)));
         all
+    }
+
+    /// Whether a node was not looked at in this role, or nowhere as deep.
+    fn is_new(&mut self, role: Role, node: &'a Term, depth: usize) -> bool {
+        match self.seen.insert((role, node), depth) {
+            Some(before) if before >= depth => {
+                self.seen.insert((role, node), before);
+                false
+            }
+            _ => true,
+        }
     }
 
     fn is_a(&self, node: &Term, kinds: &[(&str, &str)]) -> bool {
@@ -243,6 +277,9 @@ impl<'a> Report<'a> {
         for (holder, path) in holders {
             let path = step(&path, SERVICE);
             for service in self.values(holder, SERVICE) {
+                if !self.is_new(Role::Service, service, 0) {
+                    continue;
+                }
                 self.claim(service);
                 urls.extend(self.values(service, ENDPOINT_URL).into_iter().map(|url| (url, step(&path, ENDPOINT_URL))));
             }
@@ -297,7 +334,9 @@ impl<'a> Report<'a> {
             self.fail("SD-7", &step(&path, HAS_POLICY), dataset, "the dataset has no offer", cure);
         }
         for offer in &offers {
-            self.offer(offer, &step(&path, HAS_POLICY));
+            if self.is_new(Role::Offer, offer, 0) {
+                self.offer(offer, &step(&path, HAS_POLICY));
+            }
         }
         let distributions = self.values(dataset, DISTRIBUTION);
         if distributions.is_empty() {
@@ -337,6 +376,9 @@ impl<'a> Report<'a> {
         for name in RULES {
             for rule in self.values(offer, name) {
                 rules += 1;
+                if !self.is_new(Role::Rule, rule, 0) {
+                    continue;
+                }
                 let path = step(&path, name);
                 if self.values(rule, ACTION).is_empty() {
                     self.fail("SD-8", &path, rule, "the rule has no action", "`odrl:action`, such as `odrl:use`");
@@ -359,16 +401,21 @@ impl<'a> Report<'a> {
             self.fail("SD-8", path, constraint, message, "fewer levels of `odrl:and`, `odrl:or` and `odrl:xone`");
             return;
         }
+        // A node that is reached again further down is looked at again, because what hangs below it may be too deep now.
+        let first = !self.seen.contains_key(&(Role::Constraint, constraint));
+        if !self.is_new(Role::Constraint, constraint, depth) {
+            return;
+        }
         let mut logical = false;
         for name in LOGICAL {
             for part in self.values(constraint, name) {
                 logical = true;
-                for item in self.items(part) {
+                for item in self.items(part, depth) {
                     self.constraint(item, &step(path, name), depth + 1);
                 }
             }
         }
-        if !logical {
+        if !logical && first {
             for name in OPERANDS {
                 if self.values(constraint, name).is_empty() {
                     let cure = "`odrl:leftOperand`, `odrl:operator` and `odrl:rightOperand`, or one of `odrl:and`, `odrl:or`, `odrl:xone`";
@@ -384,14 +431,14 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// The members of an RDF list, or the node itself where it is none.
-    fn items(&self, node: &'a Term) -> Vec<&'a Term> {
+    /// The members of an RDF list that were not looked at this deep, or the node itself where it is none.
+    fn items(&mut self, node: &'a Term, depth: usize) -> Vec<&'a Term> {
         let (first, rest) = (("rdf", RDF, "first"), ("rdf", RDF, "rest"));
         if self.values(node, first).is_empty() {
             return vec![node];
         }
-        let (mut items, mut seen, mut at) = (Vec::new(), BTreeSet::new(), node);
-        while seen.insert(at) {
+        let (mut items, mut at) = (Vec::new(), node);
+        while self.is_new(Role::List, at, depth) {
             items.extend(self.values(at, first));
             match self.values(at, rest).first() {
                 Some(next) => at = next,
@@ -403,13 +450,22 @@ impl<'a> Report<'a> {
 
     /// SD-9; returns the formats.
     fn distribution(&mut self, distribution: &'a Term, path: &str) -> Vec<String> {
+        if let Some(formats) = self.formats.get(distribution) {
+            return formats.clone();
+        }
         self.claim(distribution);
-        let formats: Vec<String> =
+        let mut formats: Vec<String> =
             self.values(distribution, FORMAT).iter().filter_map(|format| format.text()).map(str::to_owned).collect();
         if formats.is_empty() {
             let cure = "`dct:format` with a transfer format, such as `HttpData-PULL`";
             self.fail("SD-9", &step(path, FORMAT), distribution, "the distribution has no format", cure);
         }
+        if formats.len() > FORMATS_MAX {
+            let message = format!("the distribution has {} formats", formats.len());
+            self.fail("SD-9", &step(path, FORMAT), distribution, message, format!("at most {FORMATS_MAX}"));
+            formats.truncate(FORMATS_MAX);
+        }
+        self.formats.insert(distribution, formats.clone());
         let services = self.values(distribution, ACCESS_SERVICE);
         let path = step(path, ACCESS_SERVICE);
         if services.is_empty() {
@@ -417,6 +473,9 @@ impl<'a> Report<'a> {
             self.fail("SD-9", &path, distribution, "the distribution has no access service", cure);
         }
         for service in services {
+            if !self.is_new(Role::AccessService, service, 0) {
+                continue;
+            }
             self.claim(service);
             let urls = self.values(service, ENDPOINT_URL);
             if urls.is_empty() {
@@ -466,6 +525,66 @@ mod tests {
         let triples = read(Syntax::Turtle, text.as_bytes(), who, &IngestLimits::default()).unwrap();
         let violations = validate(&triples, who).unwrap_err();
         assert!(violations.iter().all(|one| one.rule == "SD-8"), "{violations:?}");
+    }
+
+    fn violations_of(constraints: &str) -> Vec<Violation> {
+        let text = example("turtle").replace("odrl:permission [ odrl:action odrl:use ] .", constraints);
+        let who = "urn:example:provider";
+        let triples = read(Syntax::Turtle, text.as_bytes(), who, &IngestLimits::default()).unwrap();
+        validate(&triples, who).unwrap_err()
+    }
+
+    /// One way through such a circle for each of its 4^17 paths would not end in anybody's lifetime.
+    #[test]
+    fn circles_with_many_ways_through_them_end_at_once() {
+        let each = |from: &str, to: &str| {
+            let ways = ["and", "or", "xone", "andSequence"].map(|name| format!("odrl:{name} {to}"));
+            format!("{from} {} .\n", ways.join(" ; "))
+        };
+        let rule = "odrl:permission [ odrl:action odrl:use ; odrl:constraint p:c ] .\n";
+        for circle in [each("p:c", "p:c"), each("p:c", "p:d") + &each("p:d", "p:c"), each("p:c", "(p:c p:c)")] {
+            let started = std::time::Instant::now();
+            let violations = violations_of(&format!("{rule}{circle}"));
+            assert!(
+                violations.iter().all(|one| one.rule == "SD-8" && one.message.contains("nested")),
+                "{violations:?}"
+            );
+            assert!(started.elapsed() < std::time::Duration::from_secs(2), "{:?}", started.elapsed());
+        }
+    }
+
+    #[test]
+    fn a_shared_constraint_is_reported_once_and_still_measured_where_it_hangs_deepest() {
+        let shared = "odrl:permission [ odrl:action odrl:use ; odrl:constraint p:c, p:d ] . p:c odrl:or p:d, p:d .
+            p:d odrl:operator odrl:eq .";
+        let violations = violations_of(shared);
+        assert_eq!(violations.len(), 2, "a left and a right operand: {violations:?}");
+        let chain: String = (0..16).map(|n| format!("p:n{n} odrl:and p:n{} .\n", n + 1)).collect();
+        let deep = format!(
+            "odrl:permission [ odrl:action odrl:use ; odrl:constraint p:n0, p:top ] .\n{chain}
+             p:n16 odrl:leftOperand odrl:count ; odrl:operator odrl:eq ; odrl:rightOperand 1 . p:top odrl:and p:n0 ."
+        );
+        let violations = violations_of(&deep);
+        assert!(violations.iter().any(|one| one.message.contains("deeper than 16")), "{violations:?}");
+    }
+
+    /// Nodes that everybody shares: the work is that of the triples, not that of the ways through them.
+    #[test]
+    fn shared_nodes_are_not_multiplied() {
+        let datasets: String = (0..1500)
+            .map(|n| {
+                format!(
+                    "p:catalog dcat:dataset p:x{n} . p:x{n} a dcat:Dataset ; dct:title \"x\" ;
+                     odrl:hasPolicy p:offer ; dcat:distribution p:dist .\n"
+                )
+            })
+            .collect();
+        let formats: String = (0..3000).map(|n| format!("p:dist dct:format \"f{n}\" .\n")).collect();
+        let violations = violations_of(&format!(
+            "odrl:permission [ odrl:action odrl:use ] .\n{datasets}{formats}p:dist dcat:accessService p:dsp ."
+        ));
+        assert_eq!(violations.len(), 1, "{violations:?}");
+        assert_eq!((violations[0].rule, violations[0].cure.as_str()), ("SD-9", "at most 32"));
     }
 
     #[test]
