@@ -1,4 +1,5 @@
-//! Read-only SPARQL with budgets: text, nesting, time, rows, bytes, and how many run at once.
+//! Read-only SPARQL with budgets: text, nesting, time, rows, bytes, what is made and held on the way, and how many run at
+//! once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,10 @@ pub struct QueryLimits {
     pub rows_max: usize,
     /// Most bytes of an answer.
     pub answer_bytes_max: usize,
+    /// Most bytes of text that a query may make and keep on the way.
+    pub made_bytes_max: usize,
+    /// Most values, rows times variables, that a query may sort, group and tell apart.
+    pub held_values_max: usize,
     /// Most queries at once.
     pub concurrent_max: usize,
 }
@@ -41,6 +46,8 @@ impl Default for QueryLimits {
             time_max: Duration::from_secs(10),
             rows_max: 10_000,
             answer_bytes_max: 8 * 1024 * 1024,
+            made_bytes_max: 64 * 1024 * 1024,
+            held_values_max: 4_000_000,
             concurrent_max: 4,
         }
     }
@@ -89,7 +96,7 @@ impl Queries {
         &self.limits
     }
 
-    /// Evaluates a query on a thread of its own; `rows_max` and `bytes_max` of the task are lowered to the budgets.
+    /// Evaluates a query on a thread of its own; `rows_max` and the other limits of the task are lowered to the budgets.
     ///
     /// # Errors
     /// [`QueryRefusal`]. An answer is whole or there is none.
@@ -100,6 +107,8 @@ impl Queries {
         check_text(&task.text, &self.limits)?;
         task.rows_max = task.rows_max.min(self.limits.rows_max);
         task.bytes_max = task.bytes_max.min(self.limits.answer_bytes_max);
+        task.made_bytes_max = task.made_bytes_max.min(self.limits.made_bytes_max);
+        task.held_values_max = task.held_values_max.min(self.limits.held_values_max);
         let busy = QueryRefusal::Busy(self.limits.concurrent_max);
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return Err(busy) };
         let cancel = Cancel::default();

@@ -3,6 +3,7 @@
 //! Only this file and its folder touch oxigraph ([`rdf`] parses, the graph evaluates). Everything here blocks; callers
 //! keep it off the asynchronous threads.
 
+mod budget;
 mod documents;
 mod graph;
 pub mod rdf;

@@ -101,6 +101,8 @@ async fn answer(broker: &Broker, asked: Asked, headers: &HeaderMap) -> Result<Re
         graph: negotiate(accept, GRAPHS),
         rows_max: usize::MAX,
         bytes_max: usize::MAX,
+        made_bytes_max: usize::MAX,
+        held_values_max: usize::MAX,
     };
     let Answer { media_type, bytes, .. } = broker.queries.run(task).await.map_err(|error| refuse(&error))?;
     Ok(([(header::CONTENT_TYPE, media_type), (header::VARY, "Accept")], bytes).into_response())
@@ -202,6 +204,24 @@ pub(super) fn refuse(error: &QueryRefusal) -> Response {
             QueryError::TooManyBytes(max) => {
                 too_much("answer-too-large").by("limits.query_bytes").cure(format!("a `LIMIT` that fits {max} bytes"))
             }
+            QueryError::LongText(max) => {
+                too_much("query-makes-too-much").by("limits.query_made_bytes").cure(format!("texts of at most {max} bytes"))
+            }
+            QueryError::LongReplace(text, replacement) => too_much("query-makes-too-much")
+                .by("`REPLACE` looks through short texts, because what it makes can be as long as their product")
+                .cure(format!(
+                    "texts of at most {text} bytes (such as `IF(STRLEN(?x) < {}, REPLACE(?x, …), ?x)`) and \
+                     replacements of at most {replacement}",
+                    text / 4
+                )),
+            QueryError::TooMuchText(max) => too_much("query-makes-too-much")
+                .by("limits.query_made_bytes")
+                .cure(format!("at most {max} bytes over all rows: fewer rows or shorter texts")),
+            QueryError::TooManyHeld(max) => too_much("query-holds-too-much")
+                .by("limits.query_held_values")
+                .cure(format!(
+                    "at most {max}, rows times variables, below ORDER BY, DISTINCT and GROUP BY: a narrower pattern"
+                )),
             QueryError::Cancelled => too_much("query-too-slow").by("limits.query_ms").cure("a narrower pattern"),
             QueryError::Failed(_) => failed(error),
         },

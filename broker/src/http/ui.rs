@@ -152,6 +152,8 @@ pub(super) async fn query(State(broker): State<Broker>, Query(asking): Query<Ask
         graph: Some(GraphFormat::Turtle),
         rows_max: 1000,
         bytes_max: 1 << 20,
+        made_bytes_max: usize::MAX,
+        held_values_max: usize::MAX,
     };
     let mut body = "<p><a href=\"/\">Kontor broker</a></p>".to_owned();
     let status = match broker.queries.run(task).await {

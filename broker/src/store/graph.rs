@@ -14,9 +14,11 @@ use oxigraph::model::{
     BlankNode, GraphName, GraphNameRef, Literal, NamedNode, NamedOrBlankNode, Term as OxTerm, Triple as OxTriple,
 };
 use oxigraph::sparql::results::{QueryResultsFormat, QueryResultsSerializer};
-use oxigraph::sparql::{CancellationToken, QueryEvaluationError, QueryResults, SparqlEvaluator};
+use oxigraph::sparql::{CancellationToken, QueryEvaluationError, QueryResults};
 use oxigraph::store::{StorageError, Store, Transaction};
+use spargebra::SparqlParser;
 
+use super::budget::{self, Budget};
 use super::rdf::{Term, Triple};
 
 /// Dead quads that are kept before the view is copied, at least. The in-memory store never frees a removed quad.
@@ -100,6 +102,10 @@ pub struct QueryTask {
     pub rows_max: usize,
     /// Most bytes of an answer.
     pub bytes_max: usize,
+    /// Most bytes of text that the query may make and keep on the way.
+    pub made_bytes_max: usize,
+    /// Most values, rows times variables, that sorting, grouping and telling apart may hold on the way.
+    pub held_values_max: usize,
 }
 
 /// Ends a running query: cancelled when it is dropped or told so.
@@ -157,6 +163,18 @@ pub enum QueryError {
     /// More bytes than allowed.
     #[error("the answer has more than {0} bytes")]
     TooManyBytes(usize),
+    /// One text that it makes is too long.
+    #[error("the query makes a text of more than {0} bytes")]
+    LongText(usize),
+    /// `REPLACE` over too much.
+    #[error("the query replaces in a text of more than {0} bytes, or by one of more than {1}")]
+    LongReplace(usize, usize),
+    /// It makes too much text.
+    #[error("the query makes more than {0} bytes of text")]
+    TooMuchText(usize),
+    /// It holds too many rows.
+    #[error("the query sorts, groups or tells apart more than {0} values")]
+    TooManyHeld(usize),
     /// It was told to end.
     #[error("the query was cancelled")]
     Cancelled,
@@ -247,14 +265,15 @@ impl Graph {
 
     /// Evaluates a query on one snapshot. Blocks; see [`crate::query`] for the thread that this belongs on.
     pub(super) fn query(&self, task: &QueryTask, cancel: &Cancel) -> Result<Answer, QueryError> {
-        // No service handler is set and no HTTP client is compiled in: `SERVICE` cannot reach anything from here.
-        let evaluator = SparqlEvaluator::new().with_cancellation_token(cancel.0.0.clone());
-        let mut prepared = evaluator.parse_query(&task.text).map_err(|error| {
-            match SparqlEvaluator::new().parse_update(&task.text) {
+        let query = SparqlParser::new().parse_query(&task.text).map_err(|error| {
+            match SparqlParser::new().parse_update(&task.text) {
                 Ok(_) => QueryError::Update,
                 Err(_) => QueryError::Syntax(error.to_string()),
             }
         })?;
+        let budget = Budget::new(task.made_bytes_max, task.held_values_max, cancel.0.0.clone());
+        // No service handler is set and oxigraph has no HTTP client compiled in: `SERVICE` cannot reach anything.
+        let mut prepared = budget.evaluator(&query).for_query(budget::bound(query));
         let named = |name: &String| NamedNode::new(name).map_err(|_| QueryError::GraphName(name.clone()));
         if !task.default_graphs.is_empty() || !task.named_graphs.is_empty() {
             // SPARQL 1.1 Protocol, 2.1.4: the dataset of the protocol wins over the one of the query.
@@ -263,7 +282,10 @@ impl Graph {
             prepared.dataset_mut().set_default_graph(defaults.collect::<Result<_, _>>()?);
             prepared.dataset_mut().set_available_named_graphs(names.collect::<Result<_, _>>()?);
         }
-        serialize(prepared.on_store(&self.store()).execute().map_err(evaluation)?, task)
+        let results = prepared.on_store(&self.store()).execute().map_err(evaluation);
+        let answer = results.and_then(|results| serialize(results, task));
+        // What is past a budget looks like an error in an expression, or like the end.
+        budget.broken().map_or(answer, Err)
     }
 }
 

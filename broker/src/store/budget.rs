@@ -1,0 +1,315 @@
+//! What a query may make and hold while it runs. The evaluator bounds neither, so the parsed query is changed before it
+//! runs: what makes text is measured, and rows are counted where an operator holds them all before it gives out any.
+//!
+//! Past a budget the query is told to end and has no answer; nothing in it grows from then on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+
+use oxigraph::model::vocab::xsd;
+use oxigraph::model::{Literal, NamedNode, Term};
+use oxigraph::sparql::{CancellationToken, SparqlEvaluator, Variable};
+use spargebra::Query;
+use spargebra::algebra::{AggregateExpression, AggregateFunction, Expression, Function, GraphPattern, OrderExpression};
+
+use super::graph::QueryError;
+
+/// Longest text that a function may make.
+const TEXT_BYTES_MAX: usize = 4 << 20;
+/// Longest text that `REPLACE` may look through. Its answer can be as long as the product of text and replacement.
+const REPLACE_TEXT_BYTES_MAX: usize = 64 << 10;
+/// Longest replacement of `REPLACE`.
+const REPLACEMENT_BYTES_MAX: usize = 1 << 10;
+
+const JOIN_TEXTS: &str = "urn:kontor:sparql:join-texts";
+const SHORT: &str = "urn:kontor:sparql:short";
+const REPLACED: &str = "urn:kontor:sparql:replaced";
+const REPLACEMENT: &str = "urn:kontor:sparql:replacement";
+const KEEP: &str = "urn:kontor:sparql:keep";
+const HOLD: &str = "urn:kontor:sparql:hold";
+/// A variable that no query can name: a filter that asks for it stays above the join that it was put on.
+const NO_VARIABLE: &str = "held row";
+
+/// The budgets of one query, and how far they are spent.
+pub(super) struct Budget {
+    made_bytes_max: usize,
+    held_values_max: usize,
+    made_bytes: AtomicUsize,
+    held_values: AtomicUsize,
+    broken: AtomicU8,
+    end: CancellationToken,
+}
+
+const LONG_TEXT: u8 = 1;
+const LONG_REPLACE: u8 = 2;
+const MUCH_TEXT: u8 = 3;
+const MANY_VALUES: u8 = 4;
+
+impl Budget {
+    pub(super) fn new(made_bytes_max: usize, held_values_max: usize, end: CancellationToken) -> Arc<Self> {
+        let (made_bytes, held_values, broken) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicU8::new(0));
+        Arc::new(Self { made_bytes_max, held_values_max, made_bytes, held_values, broken, end })
+    }
+
+    /// The budget that was passed, if one was: then whatever came out is not the answer.
+    pub(super) fn broken(&self) -> Option<QueryError> {
+        match self.broken.load(Ordering::Relaxed) {
+            LONG_TEXT => Some(QueryError::LongText(self.text_max())),
+            LONG_REPLACE => Some(QueryError::LongReplace(REPLACE_TEXT_BYTES_MAX, REPLACEMENT_BYTES_MAX)),
+            MUCH_TEXT => Some(QueryError::TooMuchText(self.made_bytes_max)),
+            MANY_VALUES => Some(QueryError::TooManyHeld(self.held_values_max)),
+            _ => None,
+        }
+    }
+
+    fn text_max(&self) -> usize {
+        TEXT_BYTES_MAX.min(self.made_bytes_max)
+    }
+
+    fn passed(&self, what: u8) {
+        let _ = self.broken.compare_exchange(0, what, Ordering::Relaxed, Ordering::Relaxed);
+        self.end.cancel();
+    }
+
+    /// The value, if it is within the limit and nothing was passed before.
+    fn within(&self, value: &[Term], max: usize, what: u8) -> Option<Term> {
+        let [value] = value else { return None };
+        if bytes(value) > max {
+            self.passed(what);
+        }
+        (self.broken.load(Ordering::Relaxed) == 0).then(|| value.clone())
+    }
+
+    fn join_texts(&self, parts: &[Term]) -> Option<Term> {
+        let [Term::Literal(left), Term::Literal(right)] = parts else { return None };
+        if left.value().len() + right.value().len() > self.text_max() {
+            self.passed(LONG_TEXT);
+        }
+        // SPARQL 1.1, 17.4.3.12: only strings, and the language only where it is the same.
+        let is_string = |part: &Literal| part.language().is_some() || part.datatype() == xsd::STRING;
+        if self.broken.load(Ordering::Relaxed) != 0 || !is_string(left) || !is_string(right) {
+            return None;
+        }
+        let text = format!("{}{}", left.value(), right.value());
+        match (left.language(), right.language()) {
+            (Some(one), Some(other)) if one == other => {
+                Literal::new_language_tagged_literal(text, one).ok().map(Term::from)
+            }
+            _ => Some(Literal::new_simple_literal(text).into()),
+        }
+    }
+
+    fn keep(&self, value: &[Term]) -> Option<Term> {
+        let [value] = value else { return None };
+        let before = self.made_bytes.fetch_add(bytes(value), Ordering::Relaxed);
+        if before.saturating_add(bytes(value)) > self.made_bytes_max {
+            self.passed(MUCH_TEXT);
+        }
+        (self.broken.load(Ordering::Relaxed) == 0).then(|| value.clone())
+    }
+
+    fn hold(&self, width: usize) -> Option<Term> {
+        if self.held_values.fetch_add(width, Ordering::Relaxed).saturating_add(width) > self.held_values_max {
+            self.passed(MANY_VALUES);
+        }
+        (self.broken.load(Ordering::Relaxed) == 0).then(|| Literal::from(true).into())
+    }
+
+    /// An evaluator that knows the functions which [`bound`] puts into a query.
+    pub(super) fn evaluator(self: &Arc<Self>, query: &Query) -> SparqlEvaluator {
+        // A row is as wide as the query has variables.
+        let text = query.to_string();
+        let name = |rest: &str| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().map(str::to_owned);
+        let names: BTreeSet<String> = text.split(['?', '$']).skip(1).filter_map(name).collect();
+        let width = names.len().max(1);
+        let with = |evaluator: SparqlEvaluator, name: &str, work: fn(&Self, &[Term], usize) -> Option<Term>| {
+            let budget = Arc::clone(self);
+            evaluator.with_custom_function(NamedNode::new_unchecked(name), move |values| work(&budget, values, width))
+        };
+        let evaluator = SparqlEvaluator::new().with_cancellation_token(self.end.clone());
+        let evaluator = with(evaluator, JOIN_TEXTS, |budget, values, _| budget.join_texts(values));
+        let evaluator = with(evaluator, SHORT, |budget, values, _| budget.within(values, budget.text_max(), LONG_TEXT));
+        let evaluator =
+            with(evaluator, REPLACED, |budget, values, _| budget.within(values, REPLACE_TEXT_BYTES_MAX, LONG_REPLACE));
+        let evaluator = with(evaluator, REPLACEMENT, |budget, values, _| {
+            budget.within(values, REPLACEMENT_BYTES_MAX, LONG_REPLACE)
+        });
+        let evaluator = with(evaluator, KEEP, |budget, values, _| budget.keep(values));
+        with(evaluator, HOLD, |budget, _, width| budget.hold(width))
+    }
+}
+
+fn bytes(term: &Term) -> usize {
+    match term {
+        Term::NamedNode(node) => node.as_str().len(),
+        Term::BlankNode(node) => node.as_str().len(),
+        Term::Literal(literal) => literal.value().len(),
+    }
+}
+
+/// The query with its budgets in it.
+pub(super) fn bound(query: Query) -> Query {
+    match query {
+        Query::Select { dataset, pattern: inner, base_iri } => {
+            Query::Select { dataset, pattern: pattern(inner), base_iri }
+        }
+        Query::Construct { template, dataset, pattern: inner, base_iri } => {
+            Query::Construct { template, dataset, pattern: pattern(inner), base_iri }
+        }
+        Query::Describe { dataset, pattern: inner, base_iri } => {
+            Query::Describe { dataset, pattern: pattern(inner), base_iri }
+        }
+        Query::Ask { dataset, pattern: inner, base_iri } => Query::Ask { dataset, pattern: pattern(inner), base_iri },
+    }
+}
+
+fn call(name: &str, values: Vec<Expression>) -> Expression {
+    Expression::FunctionCall(Function::Custom(NamedNode::new_unchecked(name)), values)
+}
+
+/// Counts the rows of a pattern.
+fn held(inner: GraphPattern) -> Box<GraphPattern> {
+    let nothing = Expression::Variable(Variable::new_unchecked(NO_VARIABLE));
+    let expr = call(HOLD, vec![Expression::Coalesce(vec![nothing, Literal::from(true).into()])]);
+    Box::new(GraphPattern::Filter { expr, inner: Box::new(inner) })
+}
+
+#[expect(clippy::boxed_local, reason = "the algebra is made of boxes")]
+fn boxed(inner: Box<GraphPattern>) -> Box<GraphPattern> {
+    Box::new(pattern(*inner))
+}
+
+fn pattern(it: GraphPattern) -> GraphPattern {
+    use GraphPattern as P;
+    match it {
+        P::Bgp { .. } | P::Path { .. } | P::Values { .. } => it,
+        P::Join { left, right } => P::Join { left: boxed(left), right: boxed(right) },
+        P::LeftJoin { left, right, expression: filter } => {
+            P::LeftJoin { left: boxed(left), right: boxed(right), expression: filter.map(expression) }
+        }
+        P::Lateral { left, right } => P::Lateral { left: boxed(left), right: boxed(right) },
+        P::Filter { expr, inner } => P::Filter { expr: expression(expr), inner: boxed(inner) },
+        P::Union { left, right } => P::Union { left: boxed(left), right: boxed(right) },
+        P::Graph { name, inner } => P::Graph { name, inner: boxed(inner) },
+        P::Extend { inner, variable, expression: value } => {
+            P::Extend { inner: boxed(inner), variable, expression: kept(value) }
+        }
+        P::Minus { left, right } => P::Minus { left: boxed(left), right: boxed(right) },
+        P::OrderBy { inner, expression: keys } => {
+            let keys = keys.into_iter().map(|key| match key {
+                OrderExpression::Asc(key) => OrderExpression::Asc(kept(key)),
+                OrderExpression::Desc(key) => OrderExpression::Desc(kept(key)),
+            });
+            P::OrderBy { expression: keys.collect(), inner: held(pattern(*inner)) }
+        }
+        P::Project { inner, variables } => P::Project { inner: boxed(inner), variables },
+        P::Distinct { inner } => P::Distinct { inner: held(pattern(*inner)) },
+        P::Reduced { inner } => P::Reduced { inner: boxed(inner) },
+        P::Slice { inner, start, length } => P::Slice { inner: boxed(inner), start, length },
+        P::Group { inner, variables, aggregates } => {
+            let inner = pattern(*inner);
+            // Without keys and without sets, an aggregate holds one value, however many rows there are.
+            let holds = !variables.is_empty() || aggregates.iter().any(|(_, it)| is_distinct(it));
+            let aggregates = aggregates.into_iter().map(|(name, it)| (name, aggregate(it))).collect();
+            P::Group { inner: if holds { held(inner) } else { Box::new(inner) }, variables, aggregates }
+        }
+        P::Service { name, inner, silent } => P::Service { name, inner: boxed(inner), silent },
+    }
+}
+
+fn is_distinct(it: &AggregateExpression) -> bool {
+    match it {
+        AggregateExpression::CountSolutions { distinct } | AggregateExpression::FunctionCall { distinct, .. } => {
+            *distinct
+        }
+    }
+}
+
+fn aggregate(it: AggregateExpression) -> AggregateExpression {
+    match it {
+        AggregateExpression::FunctionCall { name: name @ AggregateFunction::GroupConcat { .. }, expr, distinct } => {
+            // What it makes is all of its values, whatever they are.
+            let expr = call(KEEP, vec![expression(expr)]);
+            AggregateExpression::FunctionCall { name, expr, distinct }
+        }
+        AggregateExpression::FunctionCall { name, expr, distinct } => {
+            AggregateExpression::FunctionCall { name, expr: kept(expr), distinct }
+        }
+        other @ AggregateExpression::CountSolutions { .. } => other,
+    }
+}
+
+/// An expression whose values stay in a row.
+fn kept(it: Expression) -> Expression {
+    let made = !matches!(
+        it,
+        Expression::Variable(_) | Expression::Literal(_) | Expression::NamedNode(_) | Expression::Bound(_)
+    );
+    let it = expression(it);
+    if made { call(KEEP, vec![it]) } else { it }
+}
+
+fn expression(it: Expression) -> Expression {
+    use Expression as E;
+    #[expect(clippy::boxed_local, reason = "the algebra is made of boxes")]
+    fn one(it: Box<Expression>) -> Box<Expression> {
+        Box::new(expression(*it))
+    }
+    let all = |them: Vec<E>| them.into_iter().map(expression).collect::<Vec<_>>();
+    match it {
+        E::NamedNode(_) | E::Literal(_) | E::Variable(_) | E::Bound(_) => it,
+        E::Or(a, b) => E::Or(one(a), one(b)),
+        E::And(a, b) => E::And(one(a), one(b)),
+        E::Equal(a, b) => E::Equal(one(a), one(b)),
+        E::SameTerm(a, b) => E::SameTerm(one(a), one(b)),
+        E::Greater(a, b) => E::Greater(one(a), one(b)),
+        E::GreaterOrEqual(a, b) => E::GreaterOrEqual(one(a), one(b)),
+        E::Less(a, b) => E::Less(one(a), one(b)),
+        E::LessOrEqual(a, b) => E::LessOrEqual(one(a), one(b)),
+        E::In(a, them) => E::In(one(a), all(them)),
+        E::Add(a, b) => E::Add(one(a), one(b)),
+        E::Subtract(a, b) => E::Subtract(one(a), one(b)),
+        E::Multiply(a, b) => E::Multiply(one(a), one(b)),
+        E::Divide(a, b) => E::Divide(one(a), one(b)),
+        E::UnaryPlus(a) => E::UnaryPlus(one(a)),
+        E::UnaryMinus(a) => E::UnaryMinus(one(a)),
+        E::Not(a) => E::Not(one(a)),
+        E::Exists(inner) => E::Exists(boxed(inner)),
+        E::If(a, b, c) => E::If(one(a), one(b), one(c)),
+        E::Coalesce(them) => E::Coalesce(all(them)),
+        E::FunctionCall(function, values) => function_call(function, all(values)),
+    }
+}
+
+fn function_call(function: Function, mut values: Vec<Expression>) -> Expression {
+    match function {
+        Function::Concat if values.len() > 1 => {
+            // Two and two, so that no step holds more than two texts, and the steps are few.
+            while values.len() > 1 {
+                let mut rest = values.into_iter();
+                let mut joined = Vec::new();
+                while let Some(left) = rest.next() {
+                    joined.push(match rest.next() {
+                        Some(right) => call(JOIN_TEXTS, vec![left, right]),
+                        None => left,
+                    });
+                }
+                values = joined;
+            }
+            values.pop().unwrap_or_else(|| Literal::from("").into())
+        }
+        Function::Replace => {
+            let bounds = [Some(REPLACED), None, Some(REPLACEMENT), None];
+            let values = values.into_iter().zip(bounds).map(|(value, bound)| match bound {
+                Some(name) => call(name, vec![value]),
+                None => value,
+            });
+            call(SHORT, vec![Expression::FunctionCall(Function::Replace, values.collect())])
+        }
+        Function::UCase | Function::LCase | Function::EncodeForUri => {
+            call(SHORT, vec![Expression::FunctionCall(function, values)])
+        }
+        _ => Expression::FunctionCall(function, values),
+    }
+}
