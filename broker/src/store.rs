@@ -300,7 +300,10 @@ impl Store {
     /// [`StoreError::Claimed`], and then nothing was kept; [`StoreError::Documents`], [`StoreError::View`].
     pub fn put(&self, new: &NewDocument<'_>, triples: &[Triple], now_ms: i64) -> Result<Document, StoreError> {
         let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-        let document = self.documents.put(new, now_ms)?;
+        let (document, others) = self.documents.put(new, now_ms)?;
+        for other in &others {
+            self.show(other)?;
+        }
         self.graph.replace(new.participant, triples)?;
         Ok(document)
     }
@@ -388,12 +391,16 @@ impl Store {
         self.graph.query(task, cancel)
     }
 
+    /// Puts a description into the view, without its words about what is another participant's by now.
     fn show(&self, document: &Document) -> Result<(), StoreError> {
         // What is stored passed the limits of the day it came in; those of today must not lose it.
-        let triples =
+        let mut triples =
             rdf::parse(document.syntax, &document.bytes, &document.participant, usize::MAX).map_err(|error| {
                 StoreError::Unreadable { participant: document.participant.clone(), reason: error.to_string() }
             })?;
+        let subjects = triples.iter().filter_map(|triple| triple.subject.iri()).collect();
+        let foreign = self.documents.foreign(&document.participant, &subjects)?;
+        triples.retain(|triple| triple.subject.iri().is_none_or(|iri| !foreign.contains(iri)));
         Ok(self.graph.replace(&document.participant, &triples)?)
     }
 }

@@ -249,7 +249,7 @@ fn refuse(error: &RegistryError, owner: &ParticipantId) -> Response {
         RegistryError::Store(StoreError::Claimed { iri, owner }) => {
             Problem::new(StatusCode::CONFLICT, "claimed", detail)
                 .at(iri.clone())
-                .by("SD-10: a node is described by the participant that registered it first")
+                .by("SD-10: a node is described by the participant whose URI it extends, or else by the first that registered it")
                 .cure(format!("identifiers of your own; `{owner}` holds this one"))
         }
         RegistryError::Store(_) | RegistryError::Worker => failed(error),

@@ -203,6 +203,76 @@ async fn only_the_owner_changes_a_description() {
     assert_eq!(house.get("/v1/participants").await.json()["total"], 1);
 }
 
+/// Words about a participant that comes later do not stay beside its own, whether or not they were linked to anything.
+#[tokio::test]
+async fn words_about_a_later_participant_go_when_it_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = house_at(folder.path(), QueryLimits::default());
+    let mut early = description(TWO, &["Salt", "Salt of one"]);
+    early["@included"] = json!([
+        {"@id": format!("{ONE}#endpoint"), "ids:accessURL": {"@id": "https://evil.example/"}},
+        {"@id": "https://shared.example/data", "dct:title": "evil"}
+    ]);
+    // A dataset under the other's name, which would be a claim of it.
+    early["ids:resourceCatalog"]["dcat:dataset"][1]["@id"] = json!(format!("{ONE}#connector"));
+    assert_eq!(house.put(TWO, &early).await.status, StatusCode::CREATED);
+    assert_eq!(house.get("/v1/datasets").await.json()["total"], 2);
+    let evil = "SELECT (COUNT(*) AS ?n) { ?s ?p ?o FILTER(CONTAINS(STR(?o), 'evil')) }";
+    assert_eq!(house.number(evil).await, 2);
+
+    let mut own = description(ONE, &["Salt"]);
+    own["ids:resourceCatalog"]["dcat:dataset"][0]["@id"] = json!("https://shared.example/data");
+    let reply = house.put(ONE, &own).await;
+    assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.text);
+    let urls = format!("SELECT (COUNT(*) AS ?n) {{ <{ONE}#endpoint> <https://w3id.org/idsa/core/accessURL> ?u }}");
+    let squat = format!("SELECT (COUNT(*) AS ?n) {{ <{ONE}#connector> a <http://www.w3.org/ns/dcat#Dataset> }}");
+    let seen = async |house: &House| {
+        assert_eq!((house.number(evil).await, house.number(&urls).await, house.number(&squat).await), (0, 1, 0));
+        assert_eq!(house.get("/v1/datasets").await.json()["total"], 2, "one of each");
+        assert_eq!(house.get("/v1/search?q=one").await.json()["results"][0]["participant"], ONE);
+    };
+    seen(&house).await;
+    let again = house.put(TWO, &early).await;
+    assert_eq!(again.status, StatusCode::CONFLICT, "{}", again.text);
+    assert!(again.json()["detail"].as_str().unwrap().contains(ONE), "{}", again.text);
+    drop(house);
+    let mut house = Store::open(folder.path(), now_ms());
+    while house.is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        house = Store::open(folder.path(), now_ms());
+    }
+    drop(house);
+    let house = house_at(folder.path(), QueryLimits::default());
+    seen(&house).await;
+    let renewed = house.act(TWO, "POST", "/v1/self-description/renewal", &[], Body::empty()).await;
+    assert_eq!(renewed.status, StatusCode::OK);
+    seen(&house).await;
+}
+
+#[tokio::test]
+async fn nobody_claims_what_extends_the_name_of_another() {
+    let house = house();
+    house.put(ONE, &description(ONE, &["Salt"])).await;
+    for squat in [format!("{ONE}#new"), format!("{ONE}/new"), format!("{ONE}:new"), ONE.to_owned()] {
+        for pointer in ["@id", "odrl:hasPolicy/0/@id"] {
+            let mut document = description(TWO, &["Salt"]);
+            *document.pointer_mut(&format!("/ids:resourceCatalog/dcat:dataset/0/{pointer}")).unwrap() = json!(squat);
+            let reply = house.put(TWO, &document).await;
+            assert_eq!((reply.status, &reply.json()["field"]), (StatusCode::CONFLICT, &json!(squat)), "{}", reply.text);
+        }
+    }
+    // A longer name is another name, and a participant's own, where it is one.
+    for who in ["urn:example:one2", "urn:example:one:branch", "urn:example"] {
+        let reply = house.put(who, &description(who, &["Salt"])).await;
+        assert_eq!(reply.status, StatusCode::CREATED, "{who}: {}", reply.text);
+    }
+    assert_eq!(house.put(ONE, &description(ONE, &["Salt"])).await.status, StatusCode::OK);
+    // An endpoint that is only pointed at is a claim as well.
+    let mut pointing = description(TWO, &["Salt"]);
+    pointing["ids:hasDefaultEndpoint"] = json!({"@id": format!("{ONE}#endpoint")});
+    assert_eq!(house.put(TWO, &pointing).await.status, StatusCode::CONFLICT);
+}
+
 #[tokio::test]
 async fn a_withdrawn_description_is_gone_and_its_names_stay_taken() {
     let house = house();

@@ -2,6 +2,7 @@
 //!
 //! This is the source of truth. WAL with full sync: what was acknowledged survives a power cut.
 
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,8 @@ use super::{
 };
 
 /// Each entry brings a database from the version of its index to the next; never edited once released.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE document (
     id           INTEGER PRIMARY KEY,
     participant  TEXT NOT NULL UNIQUE,
@@ -56,7 +58,17 @@ CREATE INDEX claim_document ON claim (document);
 
 -- rowid: 2 * dataset.id for a dataset, 2 * document.id + 1 for a participant.
 CREATE VIRTUAL TABLE entry USING fts5(title, description, keywords, names, tokenize = 'unicode61 remove_diacritics 2');
-"];
+",
+    "
+-- Every IRI that a description says something about: some may become another participant's later.
+CREATE TABLE subject (
+    iri       TEXT NOT NULL,
+    document  INTEGER NOT NULL REFERENCES document (id),
+    PRIMARY KEY (iri, document)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX subject_document ON subject (document);
+",
+];
 
 /// Read connections that are kept open between requests.
 const READERS_KEPT: usize = 4;
@@ -111,10 +123,12 @@ impl Documents {
         Ok(answer)
     }
 
-    /// Registers or replaces a description with its index entries, in one transaction.
-    pub(super) fn put(&self, new: &NewDocument<'_>, now_ms: i64) -> Result<Document, StoreError> {
+    /// Registers or replaces a description with its index entries, in one transaction. Returns it, and whose descriptions
+    /// say something about what has become this participant's.
+    pub(super) fn put(&self, new: &NewDocument<'_>, now_ms: i64) -> Result<(Document, Vec<Document>), StoreError> {
         self.write(|transaction| {
-            refuse_foreign_claims(transaction, new)?;
+            let names = Names::read(transaction, new.participant)?;
+            refuse_foreign(transaction, &names, new)?;
             let id: i64 = transaction.query_row(
                 "INSERT INTO document (participant, version, state, media_type, bytes, digest, triples, lease_ms, lease_until,
                                        registered, updated, title, endpoint)
@@ -138,9 +152,39 @@ impl Documents {
                 |row| row.get(0),
             )?;
             clear_index(transaction, id)?;
+            let others = take_over(transaction, &names, id, new)?;
             write_index(transaction, id, new)?;
-            document(transaction, new.participant)?.ok_or(StoreError::Vanished)
+            Ok((document(transaction, new.participant)?.ok_or(StoreError::Vanished)?, others))
         })
+    }
+
+    /// Those of a description's subjects that are another participant's by now. Remembers the subjects of a description
+    /// that was stored before subjects were.
+    pub(super) fn foreign(&self, participant: &str, subjects: &BTreeSet<&str>) -> Result<HashSet<String>, StoreError> {
+        let (foreign, known) = self.read(|connection| {
+            let names = Names::read(connection, participant)?;
+            let mut foreign = HashSet::new();
+            for iri in subjects {
+                if owner(connection, &names, iri)?.is_some() {
+                    foreign.insert((*iri).to_owned());
+                }
+            }
+            let known: bool = connection.query_row(
+                "SELECT EXISTS (SELECT 1 FROM subject JOIN document ON document.id = subject.document WHERE participant = ?1)",
+                [participant],
+                |row| row.get(0),
+            )?;
+            Ok((foreign, known))
+        })?;
+        if !known {
+            self.write(|transaction| {
+                let id =
+                    transaction
+                        .query_row("SELECT id FROM document WHERE participant = ?1", [participant], |row| row.get(0))?;
+                write_subjects(transaction, id, subjects)
+            })?;
+        }
+        Ok(foreign)
     }
 
     /// Renews a lease; an expired description becomes active again.
@@ -167,6 +211,7 @@ impl Documents {
                 .optional()?
                 .ok_or(StoreError::Unknown)?;
             clear_entries(transaction, id)?;
+            transaction.execute("DELETE FROM subject WHERE document = ?1", [id])?;
             transaction.execute(
                 "UPDATE document SET state = 'withdrawn', bytes = x'', triples = 0, lease_until = min(lease_until, ?2),
                         updated = ?2
@@ -330,17 +375,108 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A node that another participant's description claims stays that participant's.
-fn refuse_foreign_claims(transaction: &Transaction<'_>, new: &NewDocument<'_>) -> Result<(), StoreError> {
-    let mut statement = transaction.prepare_cached(
-        "SELECT participant FROM claim JOIN document ON document.id = claim.document
-         WHERE claim.iri = ?1 AND participant <> ?2",
-    )?;
-    for iri in new.subjects {
-        let owner: Option<String> = statement.query_row([*iri, new.participant], |row| row.get(0)).optional()?;
-        if let Some(owner) = owner {
-            return Err(StoreError::Claimed { iri: (*iri).to_owned(), owner });
+/// Who has ever registered, the one in question included. What extends a participant's URI is that participant's, however
+/// early somebody else spoke of it; of two participants whose URIs both fit, the longer one's.
+struct Names<'a> {
+    me: &'a str,
+    all: HashSet<String>,
+    longest: usize,
+}
+
+impl<'a> Names<'a> {
+    fn read(connection: &Connection, me: &'a str) -> Result<Self, StoreError> {
+        let mut statement = connection.prepare_cached("SELECT participant FROM document")?;
+        let mut all = statement.query_map([], |row| row.get(0))?.collect::<Result<HashSet<String>, _>>()?;
+        all.insert(me.to_owned());
+        let longest = all.iter().map(String::len).max().unwrap_or_default();
+        Ok(Self { me, all, longest })
+    }
+
+    /// The participant whose URI an IRI is, or extends.
+    fn of<'b>(&self, iri: &'b str) -> Option<&'b str> {
+        let ends = iri.bytes().enumerate().take(self.longest + 1).filter(|(_, byte)| b"#/?:".contains(byte));
+        // Up to the sign, or with it: `https://one.example` and `https://one.example/` are different participants.
+        let prefixes = ends.flat_map(|(at, _)| [iri.get(..at), iri.get(..=at)]).chain([Some(iri)]).flatten();
+        prefixes.filter(|prefix| self.all.contains(*prefix)).last()
+    }
+
+    fn is_mine(&self, iri: &str) -> bool {
+        self.of(iri) == Some(self.me)
+    }
+}
+
+/// The other participant that an IRI belongs to: by its name, else by the first claim.
+fn owner(connection: &Connection, names: &Names<'_>, iri: &str) -> Result<Option<String>, StoreError> {
+    match names.of(iri) {
+        Some(owner) if owner == names.me => Ok(None),
+        Some(owner) => Ok(Some(owner.to_owned())),
+        None => {
+            let mut statement = connection.prepare_cached(
+                "SELECT participant FROM claim JOIN document ON document.id = claim.document
+                 WHERE claim.iri = ?1 AND participant <> ?2",
+            )?;
+            Ok(statement.query_row([iri, names.me], |row| row.get(0)).optional()?)
         }
+    }
+}
+
+/// No word about a node that is another participant's.
+fn refuse_foreign(transaction: &Transaction<'_>, names: &Names<'_>, new: &NewDocument<'_>) -> Result<(), StoreError> {
+    for iri in new.subjects.iter().copied().chain(new.summary.claims.iter().map(String::as_str)) {
+        if let Some(owner) = owner(transaction, names, iri)? {
+            return Err(StoreError::Claimed { iri: iri.to_owned(), owner });
+        }
+    }
+    Ok(())
+}
+
+/// Takes what extends the participant's URI out of other participants' claims and lists. Returns whose active
+/// descriptions say something about that, or about what this description claims.
+fn take_over(
+    transaction: &Transaction<'_>,
+    names: &Names<'_>,
+    id: i64,
+    new: &NewDocument<'_>,
+) -> Result<Vec<Document>, StoreError> {
+    let extending = |table: &str, column: &str| -> Result<Vec<(String, i64)>, StoreError> {
+        // The highest character ends the range of what begins with the URI.
+        let mut statement = transaction.prepare_cached(&format!(
+            "SELECT {column}, document FROM {table}
+             WHERE {column} >= ?1 AND {column} < ?1 || char(1114111) AND document <> ?2"
+        ))?;
+        let found = statement.query_map(params![new.participant, id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let found = found.collect::<Result<Vec<(String, i64)>, _>>()?;
+        Ok(found.into_iter().filter(|(iri, _)| names.is_mine(iri)).collect())
+    };
+    for (iri, document) in extending("claim", "iri")? {
+        transaction.execute("DELETE FROM claim WHERE iri = ?1 AND document = ?2", params![iri, document])?;
+    }
+    for (iri, document) in extending("dataset", "dataset")? {
+        transaction.execute(
+            "DELETE FROM entry WHERE rowid IN (SELECT 2 * id FROM dataset WHERE dataset = ?1 AND document = ?2)",
+            params![iri, document],
+        )?;
+        transaction.execute("DELETE FROM dataset WHERE dataset = ?1 AND document = ?2", params![iri, document])?;
+    }
+    let mut speaking: BTreeSet<i64> = extending("subject", "iri")?.into_iter().map(|(_, document)| document).collect();
+    let mut about = transaction.prepare_cached("SELECT document FROM subject WHERE iri = ?1 AND document <> ?2")?;
+    for iri in &new.summary.claims {
+        for document in about.query_map(params![iri, id], |row| row.get(0))? {
+            speaking.insert(document?);
+        }
+    }
+    let mut active = transaction.prepare_cached("SELECT * FROM document WHERE id = ?1 AND state = 'active'")?;
+    let mut others = Vec::new();
+    for document in speaking {
+        others.extend(active.query_row([document], read_document).optional()?);
+    }
+    Ok(others)
+}
+
+fn write_subjects(transaction: &Transaction<'_>, id: i64, subjects: &BTreeSet<&str>) -> Result<(), StoreError> {
+    let mut subject = transaction.prepare_cached("INSERT OR IGNORE INTO subject (iri, document) VALUES (?1, ?2)")?;
+    for iri in subjects {
+        subject.execute(params![iri, id])?;
     }
     Ok(())
 }
@@ -355,6 +491,7 @@ fn clear_entries(transaction: &Transaction<'_>, id: i64) -> Result<(), StoreErro
 fn clear_index(transaction: &Transaction<'_>, id: i64) -> Result<(), StoreError> {
     clear_entries(transaction, id)?;
     transaction.execute("DELETE FROM claim WHERE document = ?1", [id])?;
+    transaction.execute("DELETE FROM subject WHERE document = ?1", [id])?;
     Ok(())
 }
 
@@ -366,6 +503,7 @@ fn write_index(transaction: &Transaction<'_>, id: i64, new: &NewDocument<'_>) ->
     for iri in &new.summary.claims {
         claim.execute(params![iri, id])?;
     }
+    write_subjects(transaction, id, new.subjects)?;
     let mut dataset = transaction.prepare_cached(
         "INSERT INTO dataset (document, dataset, title, description, keywords, formats, offers)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id",
