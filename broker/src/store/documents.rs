@@ -396,8 +396,8 @@ impl<'a> Names<'a> {
     fn of<'b>(&self, iri: &'b str) -> Option<&'b str> {
         let ends = iri.bytes().enumerate().take(self.longest + 1).filter(|(_, byte)| b"#/?:".contains(byte));
         // Up to the sign, or with it: `https://one.example` and `https://one.example/` are different participants.
-        let prefixes = ends.flat_map(|(at, _)| [iri.get(..at), iri.get(..=at)]).chain([Some(iri)]).flatten();
-        prefixes.filter(|prefix| self.all.contains(*prefix)).last()
+        let mut prefixes = ends.flat_map(|(at, _)| [iri.get(..at), iri.get(..=at)]).chain([Some(iri)]).flatten();
+        prefixes.rfind(|prefix| self.all.contains(*prefix))
     }
 
     fn is_mine(&self, iri: &str) -> bool {
