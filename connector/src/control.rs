@@ -110,6 +110,9 @@ pub struct Control {
     /// Counts up with every change of a fact.
     pub(crate) facts_epoch: AtomicU64,
     pub(crate) publications: Mutex<HashMap<String, publish::PublicationState>>,
+    /// Whether an operator has taken the self-description back from a broker, until the next start. Held while a request
+    /// to the broker is on its way, so that publishing and withdrawing do not overtake each other.
+    pub(crate) withheld: HashMap<ParticipantId, tokio::sync::Mutex<bool>>,
     statement: OnceLock<capability::Statement>,
     changes: broadcast::Sender<ProcessId>,
     this: OnceLock<std::sync::Weak<Control>>,
@@ -121,6 +124,7 @@ impl Control {
     pub fn new(parts: Parts) -> Arc<Self> {
         let control = Arc::new(Self {
             outbox: Outbox::new(parts.delivery.in_flight_max),
+            withheld: parts.brokers.iter().map(|broker| (broker.participant.clone(), Default::default())).collect(),
             parts,
             wake: Notify::new(),
             duty_wake: Notify::new(),
@@ -251,6 +255,7 @@ impl Control {
         for broker in self.parts.brokers.clone() {
             self.spawn(publish::run(self.clone(), broker));
         }
+        self.leave_brokers().await?;
         Ok(())
     }
 

@@ -180,6 +180,23 @@ impl Participant {
         self.start_again();
     }
 
+    /// Takes every broker out of its settings; from the next start on.
+    ///
+    /// # Panics
+    /// When its settings cannot be written.
+    pub fn drop_brokers(&self) {
+        let file = self.process.folder().join("settings.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let mut in_broker = false;
+        let kept = text.lines().filter(|line| {
+            if line.starts_with('[') {
+                in_broker = *line == "[[brokers]]";
+            }
+            !in_broker
+        });
+        std::fs::write(&file, kept.collect::<Vec<_>>().join("\n")).unwrap();
+    }
+
     /// Any request to the management API.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
         let mut request = self.http.request(method, format!("{}{path}", self.management())).bearer_auth(&self.token);

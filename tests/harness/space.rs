@@ -33,6 +33,8 @@ pub struct Options {
     pub delivery: String,
     /// A file of rules, TOML; none where it is empty.
     pub rules: String,
+    /// The lease that is asked of the broker, in seconds; 60 where none is named.
+    pub lease_seconds: Option<u64>,
     /// More settings, TOML; top-level keys only in tables of their own.
     pub extra: String,
 }
@@ -74,7 +76,8 @@ impl DataSpace {
         std::fs::create_dir_all(&folder).unwrap();
         let settings = format!(
             "participant_id = \"urn:story:broker\"\ndata_dir = {:?}\n\
-             [registry]\nlisten = \"127.0.0.1:0\"\n[browse]\nlisten = \"127.0.0.1:0\"\n{}",
+             [registry]\nlisten = \"127.0.0.1:0\"\n[browse]\nlisten = \"127.0.0.1:0\"\n\
+             [lease]\nmin_seconds = 1\n{}",
             folder.join("state"),
             tls_section(&files)
         );
@@ -136,6 +139,21 @@ impl DataSpace {
         broker.addresses = broker.process.start();
     }
 
+    /// SIGKILL of the broker and a new start over an empty folder, with the registry on its old port.
+    ///
+    /// # Panics
+    /// Without a broker.
+    pub fn forget_at_broker(&mut self) {
+        let broker = self.broker.as_mut().expect("a broker");
+        broker.process.kill9();
+        std::fs::remove_dir_all(broker.process.state()).unwrap();
+        let file = broker.process.folder().join("settings.toml");
+        let address = broker.addresses["registry_address"].as_str().unwrap();
+        let settings = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, settings.replacen("127.0.0.1:0", address, 1)).unwrap();
+        broker.addresses = broker.process.start();
+    }
+
     /// Replaces the certificate and key in a participant's files.
     pub fn reissue(&self, name: &str, request: &CertificateRequest) {
         for ending in ["pem", "key"] {
@@ -175,8 +193,9 @@ impl DataSpace {
         let brokers = match &self.broker {
             None => String::new(),
             Some(broker) => format!(
-                "[[brokers]]\nurl = {}\nparticipant_id = \"urn:story:broker\"\nlease_seconds = 60\n",
-                broker.addresses["registry"]
+                "[[brokers]]\nurl = {}\nparticipant_id = \"urn:story:broker\"\nlease_seconds = {}\n",
+                broker.addresses["registry"],
+                options.lease_seconds.unwrap_or(60)
             ),
         };
         let settings = format!(

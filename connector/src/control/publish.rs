@@ -1,5 +1,8 @@
 //! The self-description: built from the catalogue, sent to the brokers, renewed at half of its
 //! lease. Nothing in it is written by hand, and only what everybody may see goes in.
+//!
+//! What a broker may hold of us is in the store before it is sent. A broker that is no longer in the settings, or that an
+//! operator withdraws from, is asked to forget us until it says that it has.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +17,8 @@ use url::Url;
 
 use super::Control;
 use super::error::ControlError;
-use crate::store::Page;
+use crate::model::Publication;
+use crate::store::{Batch, Page};
 
 /// Where a broker is.
 #[derive(Debug, Clone)]
@@ -44,6 +48,9 @@ pub struct PublicationState {
     pub url: String,
     /// Whether the broker holds our present description.
     pub published: bool,
+    /// Whether it is taken back: by an operator, until the next start or a publication by hand; or because the broker is
+    /// no longer in the settings.
+    pub withdrawn: bool,
     /// The broker's receipt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receipt: Option<Value>,
@@ -66,7 +73,29 @@ pub async fn run(control: Arc<Control>, broker: BrokerAddress) {
     let mut sent: Option<Vec<u8>> = None;
     loop {
         let changed = control.published.notified();
+        let Some(withheld) = control.withheld.get(&broker.participant) else { return };
+        let withheld = withheld.lock().await;
+        if *withheld {
+            sent = None;
+            let gone = withdraw(&control, &broker).await;
+            drop(withheld);
+            match gone {
+                Ok(()) => {
+                    retry = RETRY;
+                    changed.await;
+                }
+                Err(_) => {
+                    tokio::select! {
+                        () = tokio::time::sleep(retry) => {}
+                        () = changed => {}
+                    }
+                    retry = (retry * 2).min(RETRY_MAX);
+                }
+            }
+            continue;
+        }
         let outcome = publish(&control, &broker, sent.as_deref()).await;
+        drop(withheld);
         let wait = match outcome {
             Ok((body, receipt)) => {
                 retry = RETRY;
@@ -93,13 +122,12 @@ pub async fn run(control: Arc<Control>, broker: BrokerAddress) {
 }
 
 fn note(control: &Control, broker: &BrokerAddress, receipt: Option<Value>, last_error: Option<String>) {
-    let state = PublicationState {
-        broker: broker.participant.to_string(),
-        url: broker.url.to_string(),
-        published: last_error.is_none(),
-        receipt,
-        last_error,
-    };
+    let published = last_error.is_none();
+    show(control, broker, PublicationState { published, receipt, last_error, ..PublicationState::default() });
+}
+
+fn show(control: &Control, broker: &BrokerAddress, state: PublicationState) {
+    let state = PublicationState { broker: broker.participant.to_string(), url: broker.url.to_string(), ..state };
     control
         .publications
         .lock()
@@ -120,6 +148,10 @@ async fn publish(
     } else {
         http::Request::put(broker.at("/v1/self-description")).header(http::header::CONTENT_TYPE, "application/ld+json")
     };
+    if !same {
+        // Before it leaves: the broker may take it without our ever reading its receipt.
+        remember(control, broker, &Value::Null).await?;
+    }
     let payload = if same { Bytes::new() } else { Bytes::from(body.clone()) };
     let request = request
         .header("lease-seconds", broker.lease_seconds)
@@ -139,10 +171,136 @@ async fn publish(
         return Err(ControlError::Peer(format!("the broker answered {}: {text}", response.status())));
     }
     let receipt = serde_json::from_slice(response.body()).unwrap_or(Value::Null);
+    remember(control, broker, &receipt).await?;
     Ok((body, receipt))
 }
 
+/// Keeps what the broker holds of us, by its receipt.
+async fn remember(control: &Control, broker: &BrokerAddress, receipt: &Value) -> Result<(), ControlError> {
+    let text = |name: &str| receipt.get(name).and_then(Value::as_str);
+    let publication = Publication {
+        broker: broker.participant.clone(),
+        url: broker.url.to_string(),
+        digest: text("digest").map(str::to_owned),
+        lease_until: text("lease_until").and_then(|until| until.parse().ok()),
+        last_error: None,
+    };
+    let batch = Batch { publication: Some(publication), ..Batch::new(control.now()) };
+    control.store().commit(batch).await?;
+    Ok(())
+}
+
+/// Asks a broker to forget us, if it may hold anything of us, and forgets it when it says that it has.
+async fn withdraw(control: &Control, broker: &BrokerAddress) -> Result<(), ControlError> {
+    let outcome = if control.store().publications().await?.iter().any(|held| held.broker == broker.participant) {
+        ask_to_forget(control, broker).await
+    } else {
+        Ok(())
+    };
+    let last_error = outcome.as_ref().err().map(ToString::to_string);
+    if let Some(detail) = &last_error {
+        tracing::warn!(broker = %broker.participant, url = %broker.url, detail, "the self-description could not be withdrawn");
+    }
+    show(control, broker, PublicationState { withdrawn: true, last_error, ..PublicationState::default() });
+    outcome
+}
+
+async fn ask_to_forget(control: &Control, broker: &BrokerAddress) -> Result<(), ControlError> {
+    let request = http::Request::delete(broker.at("/v1/self-description"))
+        .body(Bytes::new())
+        .map_err(|error| ControlError::Peer(error.to_string()))?;
+    let response = control
+        .parts
+        .client
+        .send(&broker.participant, request)
+        .await
+        .map_err(|error| ControlError::Peer(format!("the broker did not answer: {error}")))?;
+    // A broker that never heard of us holds nothing either.
+    if !response.status().is_success() && response.status() != StatusCode::NOT_FOUND {
+        let text: String = String::from_utf8_lossy(response.body()).chars().take(2000).collect();
+        return Err(ControlError::Peer(format!("the broker answered {}: {text}", response.status())));
+    }
+    let batch = Batch { delete_publication: Some(broker.participant.clone()), ..Batch::new(control.now()) };
+    control.store().commit(batch).await?;
+    tracing::info!(broker = %broker.participant, url = %broker.url, "the self-description was withdrawn");
+    Ok(())
+}
+
+/// Withdraws from a broker that is no longer in the settings, until it says that it has forgotten us.
+async fn leave(control: Arc<Control>, broker: BrokerAddress) {
+    let mut retry = RETRY;
+    while withdraw(&control, &broker).await.is_err() {
+        tokio::time::sleep(retry).await;
+        retry = (retry * 2).min(RETRY_MAX);
+    }
+    let mut states = control.publications.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    states.remove(broker.participant.as_str());
+}
+
 impl Control {
+    /// Begins to withdraw from the brokers that hold something of us and are no longer in the settings.
+    pub(super) async fn leave_brokers(self: &Arc<Self>) -> Result<(), ControlError> {
+        for held in self.store().publications().await? {
+            if self.withheld.contains_key(&held.broker) {
+                continue;
+            }
+            match Url::parse(&held.url) {
+                Ok(url) => {
+                    let broker = BrokerAddress { participant: held.broker, url, lease_seconds: 0 };
+                    self.spawn(leave(self.clone(), broker));
+                }
+                Err(error) => {
+                    tracing::error!(broker = %held.broker, url = held.url, %error, "cannot withdraw from this broker");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the self-description back from a broker, until the next start or [`Control::publish_at`].
+    ///
+    /// # Errors
+    /// [`ControlError`] when there is no such broker, or when it did not say that it has forgotten us: then it is asked
+    /// again until it does.
+    ///
+    /// # Cancellation
+    /// The broker may or may not have been asked; it is asked again.
+    pub async fn withdraw_at(&self, broker: &str) -> Result<PublicationState, ControlError> {
+        let (address, withheld) = self.desk(broker)?;
+        let mut withheld = withheld.lock().await;
+        *withheld = true;
+        // It goes on where this leaves off.
+        self.published.notify_waiters();
+        withdraw(self, address).await?;
+        Ok(self.publication(address))
+    }
+
+    /// Publishes at a broker again after [`Control::withdraw_at`]; at any other time it renews.
+    ///
+    /// # Errors
+    /// [`ControlError`] when there is no such broker.
+    pub async fn publish_at(&self, broker: &str) -> Result<PublicationState, ControlError> {
+        let (address, withheld) = self.desk(broker)?;
+        let mut withheld = withheld.lock().await;
+        if std::mem::take(&mut *withheld) {
+            show(self, address, PublicationState::default());
+        }
+        self.published.notify_waiters();
+        Ok(self.publication(address))
+    }
+
+    fn desk(&self, broker: &str) -> Result<(&BrokerAddress, &tokio::sync::Mutex<bool>), ControlError> {
+        let address = self.parts.brokers.iter().find(|known| known.participant.as_str() == broker);
+        address
+            .and_then(|address| Some((address, self.withheld.get(&address.participant)?)))
+            .ok_or_else(|| ControlError::not_found("broker", broker))
+    }
+
+    fn publication(&self, broker: &BrokerAddress) -> PublicationState {
+        let states = self.publications.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        states.get(broker.participant.as_str()).cloned().unwrap_or_default()
+    }
+
     /// How the publications stand.
     #[must_use]
     pub fn publications(&self) -> Vec<PublicationState> {

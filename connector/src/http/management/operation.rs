@@ -8,12 +8,12 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use kontor_core::id::{AgreementId, ProcessId};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Answer, Paging, Query, bad_id, list, ok, read};
+use super::{Answer, Paging, Path, Query, bad_id, list, ok, read, reply};
 use crate::control::Control;
 use crate::store::AuditFilter;
 
@@ -26,6 +26,8 @@ pub(super) fn routes() -> Router<Arc<Control>> {
         .route("/outbox", get(outbox))
         .route("/brokers", get(brokers))
         .route("/brokers/query", post(query))
+        .route("/brokers/{participant}", delete(withdraw))
+        .route("/brokers/{participant}/publish", post(publish))
         .route("/self-description", get(self_description))
 }
 
@@ -95,6 +97,15 @@ struct BrokerQuery {
 async fn query(State(control): State<Arc<Control>>, body: Result<Bytes, BytesRejection>) -> Answer {
     let query: BrokerQuery = read(body)?;
     Ok(ok(&control.broker_query(query.broker.as_deref(), &query.sparql).await?))
+}
+
+async fn withdraw(State(control): State<Arc<Control>>, Path(broker): Path<String>) -> Answer {
+    Ok(ok(&control.withdraw_at(&broker).await?))
+}
+
+/// It is on its way: `GET /brokers` says when it is there.
+async fn publish(State(control): State<Arc<Control>>, Path(broker): Path<String>) -> Answer {
+    Ok(reply(StatusCode::ACCEPTED, &control.publish_at(&broker).await?))
 }
 
 async fn self_description(State(control): State<Arc<Control>>) -> Answer {
