@@ -20,7 +20,10 @@ async fn listed(browse: &str, id: &str) -> Option<Value> {
 
 /// Whether the broker says anything about the participant by SPARQL.
 async fn told(browse: &str, id: &str) -> bool {
-    let query = format!("ASK {{ GRAPH <{id}> {{ ?s ?p ?o }} }}");
+    ask(browse, format!("ASK {{ GRAPH <{id}> {{ ?s ?p ?o }} }}")).await
+}
+
+async fn ask(browse: &str, query: String) -> bool {
     let request = reqwest::Client::new().post(format!("{browse}/sparql")).body(query);
     let answer = request.header("content-type", "application/sparql-query").send().await.unwrap();
     answer.json::<Value>().await.unwrap()["boolean"] == true
@@ -37,6 +40,27 @@ async fn wait_gone(space: &DataSpace, provider: &Participant) {
     let gone = eventually(|| async { listed(&browse, id).await.is_none().then_some(()) }).await;
     assert!(gone.is_some(), "still listed: {}", provider.log());
     assert!(!told(&browse, id).await, "gone from the list and not from the graph");
+}
+
+/// What a policy says is what the broker knows of it, in words that mean the same to everybody.
+#[tokio::test]
+async fn an_offer_is_read_back_from_the_broker_with_all_that_it_says() {
+    let space = DataSpace::with_broker();
+    let provider = space.participant("provider");
+    let policy = json!({ "conflict": "prohibit", "permission": [{
+        "action": ["use"],
+        "constraint": [{
+            "leftOperand": "idsc:SECURITY_LEVEL", "operator": "gteq",
+            "rightOperand": "idsc:TRUST_SECURITY_PROFILE",
+        }],
+    }] });
+    provider.publish("fairs", &policy).await;
+    wait_listed(&space, &provider.id).await;
+    let query = "PREFIX odrl: <http://www.w3.org/ns/odrl/2/> PREFIX idsc: <https://w3id.org/idsa/code/>
+        ASK { <urn:story:offer:fairs> odrl:conflict odrl:prohibit ; odrl:permission ?rule .
+              ?rule odrl:action odrl:use ; odrl:constraint ?c .
+              ?c odrl:leftOperand idsc:SECURITY_LEVEL ; odrl:operator odrl:gteq ; odrl:rightOperand ?level }";
+    assert!(ask(&space.browse(), query.to_owned()).await, "{}", provider.get("/self-description").await.ok());
 }
 
 #[tokio::test]

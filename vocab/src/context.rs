@@ -71,6 +71,18 @@ pub fn compact_term(text: &str) -> String {
     Names::default().term(text)
 }
 
+/// Whether the context has the member's values for terms or IRIs, and not for texts or nodes of their own.
+///
+/// ```
+/// use kontor_vocab::context::names_things;
+/// assert!(names_things("action") && names_things("assigner"));
+/// assert!(!names_things("rightOperand") && !names_things("constraint"));
+/// ```
+#[must_use]
+pub fn names_things(member: &str) -> bool {
+    matches!(shape_of(member), Some(Shape::Reference | Shape::Term))
+}
+
 /// Expanded JSON-LD is an array of nodes, and a graph holds nodes: one node stands for itself.
 fn single_node(document: Value) -> Value {
     match document {

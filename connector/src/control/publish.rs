@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use kontor_core::id::ParticipantId;
+use kontor_vocab::context::names_things;
 use kontor_vocab::iri;
 use kontor_vocab::odrl::PolicyDocument;
 use serde_json::{Map, Value, json};
@@ -373,7 +374,8 @@ impl Control {
         Ok(json!({
             "@context": {
                 "dcat": iri::DCAT, "dct": iri::DCT, "dspace": iri::DSPACE, "ids": iri::IDS,
-                "odrl": iri::ODRL, "xsd": iri::XSD,
+                "idsc": iri::IDSC, "odrl": iri::ODRL, "rdf": iri::RDF, "rdfs": iri::RDFS, "foaf": iri::FOAF,
+                "xsd": iri::XSD,
             },
             "@id": part("connector"),
             "@type": "ids:BaseConnector",
@@ -403,46 +405,118 @@ impl Control {
     }
 }
 
-/// An offer in the spelling of the self-description: prefixed terms, IRIs as nodes.
+/// An offer in the spelling of the self-description: prefixed terms, IRIs as nodes. Everything that the policy says is in
+/// it; whose it is and what it is about is said beside it.
 fn offer(policy: &PolicyDocument, me: &str) -> Value {
     let mut node = Map::new();
     node.insert("@id".to_owned(), json!(policy.id()));
     node.insert("@type".to_owned(), json!(["odrl:Offer", "ids:ContractOffer"]));
     node.insert("odrl:assigner".to_owned(), json!({ "@id": me }));
-    for rule in ["permission", "prohibition", "obligation"] {
-        if let Some(rules) = policy.0.get(rule) {
-            node.insert(format!("odrl:{rule}"), prefixed(rules));
-        }
+    let said = policy.0.iter().filter(|(key, _)| !key.starts_with('@'));
+    for (key, value) in said.filter(|(key, _)| !["target", "assigner", "uid"].contains(&key.as_str())) {
+        let (key, value) = member(key, value);
+        node.insert(key, value);
     }
     Value::Object(node)
 }
 
-/// Members whose values are terms or IRIs.
-const TERMS: [&str; 7] = ["action", "leftOperand", "operator", "assigner", "assignee", "target", "unit"];
+/// A member of a policy, rule or constraint.
+fn member(key: &str, value: &Value) -> (String, Value) {
+    let name = key.strip_prefix("odrl:").unwrap_or(key);
+    let prefixed = if name.contains(':') { name.to_owned() } else { format!("odrl:{name}") };
+    let value = match name {
+        // RDF keeps the order of a list only.
+        "andSequence" => match value {
+            Value::Array(items) => json!({ "@list": items.iter().map(node).collect::<Vec<_>>() }),
+            one => node(one),
+        },
+        name if names_things(name) => things(value),
+        _ => node(value),
+    };
+    (prefixed, value)
+}
 
-fn prefixed(value: &Value) -> Value {
+fn node(value: &Value) -> Value {
     match value {
-        Value::Array(items) => Value::Array(items.iter().map(prefixed).collect()),
-        Value::Object(map) => Value::Object(
-            map.iter()
-                .filter(|(key, _)| !key.starts_with("@context"))
-                .map(|(key, value)| {
-                    if key.starts_with('@') || key.contains(':') {
-                        return (key.clone(), value.clone());
-                    }
-                    let value = match value {
-                        Value::String(text) if TERMS.contains(&key.as_str()) => term(text),
-                        Value::String(_) => value.clone(),
-                        other => prefixed(other),
-                    };
-                    (format!("odrl:{key}"), value)
-                })
-                .collect(),
-        ),
+        Value::Array(items) => Value::Array(items.iter().map(node).collect()),
+        Value::Object(map) => {
+            let is_literal = map.contains_key("@value");
+            let members = map.iter().filter(|(key, _)| *key != "@context").map(|(key, value)| match key.as_str() {
+                "@type" if !is_literal => (key.clone(), types(value)),
+                "@list" | "@set" => (key.clone(), node(value)),
+                key if key.starts_with('@') => (key.to_owned(), value.clone()),
+                key => member(key, value),
+            });
+            Value::Object(members.collect())
+        }
         other => other.clone(),
     }
 }
 
-fn term(text: &str) -> Value {
-    if text.contains(':') { json!({ "@id": text }) } else { json!({ "@id": format!("odrl:{text}") }) }
+/// Values that are terms or IRIs, one or several.
+fn things(value: &Value) -> Value {
+    match value {
+        Value::String(text) => json!({ "@id": term(text) }),
+        Value::Array(items) => Value::Array(items.iter().map(things).collect()),
+        other => node(other),
+    }
+}
+
+fn types(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(term(text)),
+        Value::Array(items) => Value::Array(items.iter().map(types).collect()),
+        other => other.clone(),
+    }
+}
+
+fn term(text: &str) -> String {
+    if text.contains(':') { text.to_owned() } else { format!("odrl:{text}") }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offer_keeps_all_that_its_policy_says() {
+        let policy = PolicyDocument::from_value(json!({
+            "@context": "https://w3id.org/dspace/2025/1/context.jsonld",
+            "@id": "urn:offer", "@type": "Offer", "assigner": "urn:somebody", "conflict": "prohibit",
+            "profile": ["https://profile.example/one", "https://profile.example/two"],
+            "permission": [{
+                "@type": "Permission",
+                "action": ["use", { "rdf:value": "idsc:READ", "refinement": [{
+                    "leftOperand": "purpose", "operator": "isAnyOf", "rightOperand": [{ "@id": "idsc:X" }, "text"]
+                }] }],
+                "constraint": [{ "andSequence": [
+                    { "leftOperand": "idsc:SECURITY_LEVEL", "operator": "eq", "rightOperand": "high" },
+                    { "leftOperand": "count", "operator": "lteq",
+                      "rightOperand": { "@value": "3", "@type": "xsd:integer" } }
+                ] }]
+            }]
+        }));
+        assert_eq!(
+            offer(&policy.unwrap(), "urn:me"),
+            json!({
+                "@id": "urn:offer", "@type": ["odrl:Offer", "ids:ContractOffer"], "odrl:assigner": { "@id": "urn:me" },
+                "odrl:conflict": { "@id": "odrl:prohibit" },
+                "odrl:profile": [{ "@id": "https://profile.example/one" }, { "@id": "https://profile.example/two" }],
+                "odrl:permission": [{
+                    "@type": "odrl:Permission",
+                    "odrl:action": [{ "@id": "odrl:use" }, { "rdf:value": { "@id": "idsc:READ" }, "odrl:refinement": [{
+                        "odrl:leftOperand": { "@id": "odrl:purpose" }, "odrl:operator": { "@id": "odrl:isAnyOf" },
+                        "odrl:rightOperand": [{ "@id": "idsc:X" }, "text"]
+                    }] }],
+                    "odrl:constraint": [{ "odrl:andSequence": { "@list": [
+                        { "odrl:leftOperand": { "@id": "idsc:SECURITY_LEVEL" }, "odrl:operator": { "@id": "odrl:eq" },
+                          "odrl:rightOperand": "high" },
+                        { "odrl:leftOperand": { "@id": "odrl:count" }, "odrl:operator": { "@id": "odrl:lteq" },
+                          "odrl:rightOperand": { "@value": "3", "@type": "xsd:integer" } }
+                    ] } }]
+                }]
+            })
+        );
+    }
 }
