@@ -136,25 +136,26 @@ async fn bodies_and_headers_over_the_limit_are_refused() {
     let (nothing, just_over) = (Bytes::from("{}"), Bytes::from(format!("\"{}\"", "x".repeat(1024 * 1024))));
     let large = Bytes::from(format!("{{\"@type\":\"{}\"}}", "x".repeat(8 * 1024 * 1024)));
     let long = "x".repeat(100_000);
-    for (header, body, status) in [("", &just_over, 413), ("", &large, 413), (long.as_str(), &nothing, 431)] {
-        let mut answered = 0;
-        let mut check = |path: &str, answer: Option<(u16, String)>| {
-            if let Some((answer, text)) = answer {
-                assert_eq!(answer, status, "{path}: {text}");
-                answered += 1;
+    // A server may hang up on who does not stop talking, and its answer is lost where that comes first; but not always.
+    for (header, body, status, tries) in
+        [("", &just_over, 413, 20), ("", &large, 413, 1), (long.as_str(), &nothing, 431, 20)]
+    {
+        let must_answer = body.len() < large.len();
+        for (is_peer, path) in PEERS.map(|path| (true, path)).into_iter().chain(OPERATORS.map(|path| (false, path))) {
+            let mut answered = None;
+            for _ in 0..tries {
+                answered = match is_peer {
+                    true => told.as_peer(path, header, body).await,
+                    false => told.as_operator(path, header, body).await,
+                };
+                told.is_healthy().await;
+                if answered.is_some() {
+                    break;
+                }
             }
-        };
-        for path in PEERS {
-            check(path, told.as_peer(path, header, body).await);
-            told.is_healthy().await;
+            let right = answered.as_ref().map_or(!must_answer, |(answer, _)| *answer == status);
+            assert!(right, "{path}: {answered:?} and not {status}");
         }
-        for path in OPERATORS {
-            check(path, told.as_operator(path, header, body).await);
-            told.is_healthy().await;
-        }
-        // A server may hang up on who does not stop talking; but not on who was about to stop.
-        let all = PEERS.len() + OPERATORS.len();
-        assert!(answered == all || body.len() == large.len(), "{answered} of {all} were answered with {status}");
     }
 }
 
