@@ -18,7 +18,7 @@ use crate::http;
 use crate::query::Queries;
 use crate::registry::{Registry, now_ms};
 use crate::settings::{KEYS, LogFormat, Settings};
-use crate::store::{Store, StoreError, Window};
+use crate::store::{FolderState, Store, StoreError, Window};
 
 /// How often certificate files are looked at for a change.
 const CERTIFICATE_WATCH: Duration = Duration::from_secs(30);
@@ -77,15 +77,20 @@ fn identity(settings: &Settings) -> Result<TlsIdentity, AppError> {
     Ok(identity)
 }
 
-/// Reads keys, changes nothing, and says what `serve` would do.
+/// Reads keys, tries the folder, leaves everything as it was, and says what `serve` would do.
 ///
 /// # Errors
 /// [`AppError`], with what to mend.
 pub fn check(settings: &Settings) -> Result<String, AppError> {
     let identity = identity(settings)?;
     let browse = settings.browse_listen.map_or("off".to_owned(), |address| format!("http://{address}"));
+    let folder = match Store::probe(&settings.data_dir)? {
+        FolderState::New => "will be made",
+        FolderState::Free => "can be written",
+        FolderState::InUse => "in use by a running kontor-broker: `serve` starts when that has ended",
+    };
     Ok(format!(
-        "good: {} · registry https://{} (mutual TLS) · browse {browse} · store {} · certificate until {}",
+        "good: {} · registry https://{} (mutual TLS) · browse {browse} · store {} ({folder}) · certificate until {}",
         settings.participant,
         settings.registry_listen,
         settings.data_dir.display(),

@@ -45,7 +45,7 @@ pub enum Command {
         #[arg(long, short)]
         config: Option<PathBuf>,
     },
-    /// Read settings and keys, say what `serve` would do, and change nothing.
+    /// Read settings and keys, try the store's folder, say what `serve` would do, and leave everything as it was.
     Check {
         /// Settings file (TOML). Every key can also be set as KONTOR_BROKER__SECTION__KEY.
         #[arg(long, short)]

@@ -268,6 +268,17 @@ pub enum StoreError {
     },
 }
 
+/// What [`Store::probe`] finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FolderState {
+    /// It is not there and can be made.
+    New,
+    /// It is there, can be written, and nobody has it.
+    Free,
+    /// A running broker has it.
+    InUse,
+}
+
 /// Documents and graph together: every change goes to SQLite first and to the view second, and returns after both.
 pub struct Store {
     documents: Documents,
@@ -277,6 +288,14 @@ pub struct Store {
 }
 
 impl Store {
+    /// Looks at a folder without making or opening anything in it.
+    ///
+    /// # Errors
+    /// [`StoreError::Folder`] when it cannot be made or written.
+    pub fn probe(data_dir: &Path) -> Result<FolderState, StoreError> {
+        documents::probe(data_dir)
+    }
+
     /// Opens the folder, ends leases that ran out meanwhile and rebuilds the view from the documents.
     ///
     /// # Errors

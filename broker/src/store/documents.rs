@@ -11,8 +11,8 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{
-    DatasetRow, Document, DocumentState, Found, FoundKind, NewDocument, Page, ParticipantRow, StoreError, Syntax,
-    Window,
+    DatasetRow, Document, DocumentState, FolderState, Found, FoundKind, NewDocument, Page, ParticipantRow, StoreError,
+    Syntax, Window,
 };
 
 /// Each entry brings a database from the version of its index to the next; never edited once released.
@@ -84,6 +84,33 @@ pub(super) struct Documents {
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // SQLite rolls an unfinished transaction back by itself when it is dropped, so a panic leaves nothing half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is known of a folder before it is opened.
+pub(super) fn probe(data_dir: &Path) -> Result<FolderState, StoreError> {
+    let refused = |path: &Path| {
+        let path = path.to_owned();
+        move |source| StoreError::Folder { path, source }
+    };
+    let there = data_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+    // Where nothing of a relative path is there, it is made in the working folder.
+    let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
+    // A file is what tells; permission bits are not all that decides.
+    let trial = there.join(format!(".kontor-broker-check-{}", std::process::id()));
+    File::create_new(&trial).and_then(|_| std::fs::remove_file(&trial)).map_err(refused(there))?;
+    if there != data_dir {
+        return Ok(FolderState::New);
+    }
+    for name in ["lock", "broker.sqlite"] {
+        let path = data_dir.join(name);
+        match File::options().write(true).open(&path) {
+            Ok(file) if name == "lock" && file.try_lock().is_err() => return Ok(FolderState::InUse),
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(refused(&path)(error)),
+        }
+    }
+    Ok(FolderState::Free)
 }
 
 impl Documents {
