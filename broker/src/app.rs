@@ -116,9 +116,9 @@ pub fn start_logging(settings: &Settings) {
 /// [`AppError`] when it cannot start or a listener fails for good.
 pub async fn serve(settings: Settings) -> Result<(), AppError> {
     let identity = identity(&settings)?;
-    let data_dir = settings.data_dir.clone();
+    let (data_dir, view) = (settings.data_dir.clone(), settings.view);
     let (store, count) = tokio::task::spawn_blocking(move || {
-        let store = Store::open(&data_dir, now_ms())?;
+        let store = Store::open_with(&data_dir, view, now_ms())?;
         let count = store.participants(Window { limit: 0, offset: 0 }, now_ms())?.total;
         Ok::<_, StoreError>((Arc::new(store), count))
     })

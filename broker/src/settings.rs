@@ -13,11 +13,13 @@ use url::Url;
 use crate::ingest::IngestLimits;
 use crate::query::QueryLimits;
 use crate::registry::LeaseLimits;
+use crate::store::View;
 
 /// Every key with its default (empty: none) and its meaning. The help text and the checks are made from it.
 pub const KEYS: &[(&str, &str, &str)] = &[
     ("participant_id", "", "URI of this broker, the same as in its certificate"),
     ("data_dir", "broker-data", "folder of the store; relative to the settings file"),
+    ("view", "memory", "where the graph is kept: `memory`, or `disk` in a build with the feature `rocksdb`"),
     ("registry.listen", "127.0.0.1:8443", "address of the mutual-TLS port; port 0 picks a free one"),
     ("registry.public_url", "", "how participants reach that port; default: https:// and the address"),
     ("browse.listen", "127.0.0.1:8080", "address of the plain, read-only port for people on this machine, or `off`"),
@@ -63,6 +65,8 @@ pub struct Settings {
     pub participant: ParticipantId,
     /// Where the store is.
     pub data_dir: PathBuf,
+    /// Where the graph is kept.
+    pub view: View,
     /// The mutual-TLS port.
     pub registry_listen: SocketAddr,
     /// How participants reach it, where that differs.
@@ -234,6 +238,24 @@ impl Keys {
         })
     }
 
+    fn view(&self) -> Result<View, SettingsError> {
+        match self.text("view")?.as_str() {
+            "memory" => Ok(View::Memory),
+            #[cfg(feature = "rocksdb")]
+            "disk" => Ok(View::Disk),
+            value => {
+                let known = cfg!(feature = "rocksdb") || value != "disk";
+                let rule = if known { "no place for the graph" } else { "this program was built without RocksDB" };
+                let cure = if known {
+                    "`memory` or `disk`"
+                } else {
+                    "`memory`, or `disk` with what `cargo build --release -p kontor-broker --features rocksdb` builds"
+                };
+                Err(SettingsError::Value { key: "view", value: value.into(), rule: rule.into(), cure: cure.into() })
+            }
+        }
+    }
+
     fn settings(&self) -> Result<Settings, SettingsError> {
         let id = self.text("participant_id")?;
         let participant = ParticipantId::parse(id.clone()).map_err(|error| SettingsError::Value {
@@ -300,6 +322,7 @@ impl Keys {
         Ok(Settings {
             participant,
             data_dir: self.path("data_dir")?,
+            view: self.view()?,
             registry_listen: self.address("registry.listen")?,
             public_url,
             browse_listen,
@@ -373,9 +396,22 @@ mod tests {
             ("LEASE__DEFAULT_SECONDS", "5", "10 to 86400"),
             ("PARTICIPANT_ID", "broker", "not a URI"),
             ("LOG", "xml", "`text` or `json`"),
+            ("VIEW", "cloud", "`memory` or `disk`"),
         ] {
             let error = settings(&[(key, value)]).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_graph_is_kept_on_disk_only_by_a_program_that_can() {
+        assert_eq!(settings(&[]).unwrap().view, View::Memory);
+        #[cfg(feature = "rocksdb")]
+        assert_eq!(settings(&[("VIEW", "disk")]).unwrap().view, View::Disk);
+        #[cfg(not(feature = "rocksdb"))]
+        {
+            let error = settings(&[("VIEW", "disk")]).unwrap_err().to_string();
+            assert!(error.contains("without RocksDB") && error.contains("--features rocksdb"), "{error}");
         }
     }
 

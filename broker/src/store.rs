@@ -268,6 +268,16 @@ pub enum StoreError {
     },
 }
 
+/// Where the view is kept. It is rebuilt from the documents at every start, wherever it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// In memory.
+    Memory,
+    /// In the folder `view` of the store, by RocksDB.
+    #[cfg(feature = "rocksdb")]
+    Disk,
+}
+
 /// What [`Store::probe`] finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FolderState {
@@ -296,16 +306,34 @@ impl Store {
         documents::probe(data_dir)
     }
 
+    /// Opens the folder with its view in memory.
+    ///
+    /// # Errors
+    /// As [`Store::open_with`].
+    pub fn open(data_dir: &Path, now_ms: i64) -> Result<Self, StoreError> {
+        Self::open_with(data_dir, View::Memory, now_ms)
+    }
+
     /// Opens the folder, ends leases that ran out meanwhile and rebuilds the view from the documents.
     ///
     /// # Errors
     /// [`StoreError`] when the folder cannot be used or a document cannot be read.
-    pub fn open(data_dir: &Path, now_ms: i64) -> Result<Self, StoreError> {
-        let store = Self {
-            documents: Documents::open(data_dir)?,
-            graph: Graph::new().map_err(GraphError::from)?,
-            order: Mutex::new(()),
+    pub fn open_with(data_dir: &Path, view: View, now_ms: i64) -> Result<Self, StoreError> {
+        // First, because it locks the folder: from here on the old view is nobody's.
+        let documents = Documents::open(data_dir)?;
+        let folder = data_dir.join("view");
+        match std::fs::remove_dir_all(&folder) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::Folder { path: folder, source });
+            }
+            _ => {}
+        }
+        let graph = match view {
+            View::Memory => Graph::new(),
+            #[cfg(feature = "rocksdb")]
+            View::Disk => Graph::on_disk(&folder),
         };
+        let store = Self { documents, graph: graph.map_err(GraphError::from)?, order: Mutex::new(()) };
         store.documents.expire(now_ms)?;
         for document in store.documents.active(now_ms)? {
             store.show(&document)?;

@@ -190,17 +190,25 @@ pub(super) struct Graph {
     writer: Mutex<()>,
     live: AtomicUsize,
     dead: AtomicUsize,
+    /// Whether removed quads stay in the way until the view is copied. On disk RocksDB takes them out by itself.
+    keeps_dead: bool,
 }
 
 impl Graph {
-    /// An empty view.
+    /// An empty view in memory.
     pub(super) fn new() -> Result<Self, StorageError> {
-        Ok(Self {
-            store: RwLock::new(Store::new()?),
-            writer: Mutex::new(()),
-            live: AtomicUsize::new(0),
-            dead: AtomicUsize::new(0),
-        })
+        Ok(Self::over(Store::new()?, true))
+    }
+
+    /// An empty view on disk, in a folder that is not there yet.
+    #[cfg(feature = "rocksdb")]
+    pub(super) fn on_disk(folder: &std::path::Path) -> Result<Self, StorageError> {
+        Ok(Self::over(Store::open(folder)?, false))
+    }
+
+    fn over(store: Store, keeps_dead: bool) -> Self {
+        let (live, dead) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { store: RwLock::new(store), writer: Mutex::new(()), live, dead, keeps_dead }
     }
 
     fn store(&self) -> Store {
@@ -235,7 +243,7 @@ impl Graph {
         let dead = self.dead.load(Ordering::Relaxed) + removed;
         self.live.store(live, Ordering::Relaxed);
         self.dead.store(dead, Ordering::Relaxed);
-        if dead > live.max(DEAD_QUADS_MIN) {
+        if self.keeps_dead && dead > live.max(DEAD_QUADS_MIN) {
             self.compact(&store)?;
         }
         Ok(())
