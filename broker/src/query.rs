@@ -31,7 +31,7 @@ pub struct QueryLimits {
     pub answer_bytes_max: usize,
     /// Most bytes of text that a query may make and keep on the way.
     pub made_bytes_max: usize,
-    /// Most values, rows times variables, that a query may sort, group and tell apart.
+    /// Most values, rows times variables, that a query may hold on the way.
     pub held_values_max: usize,
     /// Most queries at once.
     pub concurrent_max: usize,

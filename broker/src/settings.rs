@@ -39,11 +39,7 @@ pub const KEYS: &[(&str, &str, &str)] = &[
     ("limits.query_rows", "10000", "most rows of an answer"),
     ("limits.query_bytes", "8388608", "most bytes of an answer"),
     ("limits.query_made_bytes", "67108864", "most bytes of text that a query may make on the way"),
-    (
-        "limits.query_held_values",
-        "4000000",
-        "most values (rows times variables) that a query may sort, group or tell apart",
-    ),
+    ("limits.query_held_values", "4000000", "most values (rows times variables) that a query may hold on the way"),
     ("limits.concurrent_queries", "4", "most queries at once"),
     ("log", "text", "`text` or `json`, on standard error"),
     ("log_filter", "info", "which log lines, such as `info` or `kontor_broker=debug`"),

@@ -220,7 +220,8 @@ pub(super) fn refuse(error: &QueryRefusal) -> Response {
             QueryError::TooManyHeld(max) => too_much("query-holds-too-much")
                 .by("limits.query_held_values")
                 .cure(format!(
-                    "at most {max}, rows times variables, below ORDER BY, DISTINCT and GROUP BY: a narrower pattern"
+                    "at most {max}, rows times variables, in ORDER BY, DISTINCT, GROUP BY, OPTIONAL, MINUS, parts in braces and \
+                     products of patterns that share no variable: a narrower pattern"
                 )),
             QueryError::Cancelled => too_much("query-too-slow").by("limits.query_ms").cure("a narrower pattern"),
             QueryError::Failed(_) => failed(error),

@@ -523,6 +523,7 @@ async fn sparql_limits_refuse_and_never_cut() {
         answer_bytes_max: 600,
         time_max: Duration::from_millis(200),
         concurrent_max: 1,
+        held_values_max: usize::MAX,
         ..QueryLimits::default()
     };
     let house = Arc::new(house_with(limits));
@@ -543,7 +544,12 @@ async fn sparql_limits_refuse_and_never_cut() {
 
 #[tokio::test]
 async fn a_query_beyond_the_places_is_told_to_come_back() {
-    let limits = QueryLimits { time_max: Duration::from_millis(300), concurrent_max: 1, ..QueryLimits::default() };
+    let limits = QueryLimits {
+        time_max: Duration::from_millis(300),
+        concurrent_max: 1,
+        held_values_max: usize::MAX,
+        ..QueryLimits::default()
+    };
     let house = Arc::new(house_with(limits));
     house.put(ONE, &description(ONE, &["Salt"; 20])).await;
     let slow = "SELECT (COUNT(*) AS ?n) { ?a ?b ?c . FILTER EXISTS { ?d ?e ?f . ?g ?h ?i . FILTER(?f = <urn:x>) } }";
@@ -600,10 +606,16 @@ async fn what_a_query_makes_and_holds_is_bounded() {
         (doubled("CONCAT(?, '', ?, ?, 'x')"), "limits.query_made_bytes"),
         (doubled("REPLACE(?, '.', '$0$0')"), "`REPLACE`"),
         (doubled("ENCODE_FOR_URI(CONCAT(?, ?))"), "limits.query_made_bytes"),
-        (format!("SELECT (GROUP_CONCAT(?c) AS ?n) {{ {product} }}"), "limits.query_made_bytes"),
+        (
+            format!("SELECT (GROUP_CONCAT(?c; separator='{}') AS ?n) {{ ?a ?b ?c }}", "-".repeat(5000)),
+            "limits.query_made_bytes",
+        ),
         (format!("SELECT (GROUP_CONCAT(?c) AS ?n) {{ {product} }} GROUP BY ?a"), "limits.query_"),
         (format!("SELECT * {{ {product} }} ORDER BY ?a LIMIT 1"), "limits.query_held_values"),
         (format!("SELECT DISTINCT ?c ?f ?i {{ {product} }}"), "limits.query_held_values"),
+        (format!("SELECT (COUNT(*) AS ?n) {{ {product} }}"), "limits.query_held_values"),
+        (format!("SELECT (COUNT(*) AS ?n) {{ ?x ?y ?z MINUS {{ {product} }} }}"), "limits.query_held_values"),
+        (format!("ASK {{ ?x ?y ?z OPTIONAL {{ {product} }} FILTER(?i = 1) }}"), "limits.query_held_values"),
         (format!("SELECT (COUNT(DISTINCT *) AS ?n) {{ {product} }}"), "limits.query_held_values"),
         (
             format!("SELECT (COUNT(*) AS ?n) {{ {{ SELECT DISTINCT ?a ?d ?g {{ {product} }} }} }}"),
@@ -647,6 +659,25 @@ async fn bounded_functions_mean_what_they_meant() {
     let titles = "SELECT (GROUP_CONCAT(?t; separator='+') AS ?all) {
         { SELECT DISTINCT ?t { ?d <http://www.w3.org/ns/dcat#distribution> ?x ; <http://purl.org/dc/terms/title> ?t } ORDER BY LCASE(?t) } }";
     assert_eq!(house.ask(titles, "text/csv").await.text.lines().nth(1), Some("Amber+Salt"));
+    for (pattern, rows) in [
+        // Connected through a blank node, a path, a later pattern, a graph, a value; not connected; ground.
+        ("?c dcat:dataset ?d . [] dcat:dataset ?d ; dcat:service/dcat:endpointURL ?e . ?d dct:title ?t", 2),
+        ("?d dct:title ?t . ?c dcat:service ?s . ?c dcat:dataset ?d", 2),
+        ("GRAPH ?g { ?d dct:title ?t } ?c dcat:dataset ?d VALUES ?t { 'Salt' 'Pepper' }", 1),
+        ("{ SELECT ?d { ?c dcat:dataset ?d } } { ?d dct:title 'Salt' } UNION { ?d dct:title 'Amber' }", 2),
+        ("?c dcat:dataset ?d . ?e dcat:dataset ?f", 4),
+        ("?c dcat:dataset ?d . ?c a dcat:Catalog . <urn:example:one#dsp> a dcat:DataService . ?x dct:title 'Salt'", 2),
+        ("?c dcat:dataset ?d . <urn:example:one#dsp> a dcat:Catalog", 0),
+        ("?c dcat:dataset ?d MINUS { ?d dct:title 'Salt' }", 1),
+        ("?c dcat:dataset ?d OPTIONAL { ?d dct:title ?t . ?e dct:title ?u FILTER(?t = 'Salt' && ?u = 'Amber') }", 2),
+    ] {
+        let prefixes = "PREFIX dcat: <http://www.w3.org/ns/dcat#> PREFIX dct: <http://purl.org/dc/terms/>";
+        assert_eq!(
+            house.number(&format!("{prefixes} SELECT (COUNT(*) AS ?n) {{ {pattern} }}")).await,
+            rows,
+            "{pattern}"
+        );
+    }
     let optional = "SELECT ?d ?none { ?d <http://www.w3.org/ns/dcat#distribution> ?x OPTIONAL { ?d <urn:none> ?none } } ORDER BY ?none";
     assert_eq!(house.ask(optional, "text/csv").await.text.lines().count(), 3);
 }

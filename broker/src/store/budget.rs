@@ -3,7 +3,7 @@
 //!
 //! Past a budget the query is told to end and has no answer; nothing in it grows from then on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
@@ -12,6 +12,8 @@ use oxigraph::model::{Literal, NamedNode, Term};
 use oxigraph::sparql::{CancellationToken, SparqlEvaluator, Variable};
 use spargebra::Query;
 use spargebra::algebra::{AggregateExpression, AggregateFunction, Expression, Function, GraphPattern, OrderExpression};
+
+use spargebra::term::TermPattern;
 
 use super::graph::QueryError;
 
@@ -100,13 +102,13 @@ impl Budget {
         }
     }
 
-    fn keep(&self, value: &[Term]) -> Option<Term> {
-        let [value] = value else { return None };
-        let before = self.made_bytes.fetch_add(bytes(value), Ordering::Relaxed);
-        if before.saturating_add(bytes(value)) > self.made_bytes_max {
+    /// The first value, counted with what is kept beside it.
+    fn keep(&self, values: &[Term]) -> Option<Term> {
+        let bytes: usize = values.iter().map(bytes).sum();
+        if self.made_bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > self.made_bytes_max {
             self.passed(MUCH_TEXT);
         }
-        (self.broken.load(Ordering::Relaxed) == 0).then(|| value.clone())
+        values.first().filter(|_| self.broken.load(Ordering::Relaxed) == 0).cloned()
     }
 
     fn hold(&self, width: usize) -> Option<Term> {
@@ -183,10 +185,10 @@ fn boxed(inner: Box<GraphPattern>) -> Box<GraphPattern> {
 fn pattern(it: GraphPattern) -> GraphPattern {
     use GraphPattern as P;
     match it {
-        P::Bgp { .. } | P::Path { .. } | P::Values { .. } => it,
-        P::Join { left, right } => P::Join { left: boxed(left), right: boxed(right) },
+        P::Path { .. } | P::Values { .. } => it,
+        P::Bgp { .. } | P::Join { .. } => join(it),
         P::LeftJoin { left, right, expression: filter } => {
-            P::LeftJoin { left: boxed(left), right: boxed(right), expression: filter.map(expression) }
+            P::LeftJoin { left: boxed(left), right: held(pattern(*right)), expression: filter.map(expression) }
         }
         P::Lateral { left, right } => P::Lateral { left: boxed(left), right: boxed(right) },
         P::Filter { expr, inner } => P::Filter { expr: expression(expr), inner: boxed(inner) },
@@ -195,7 +197,7 @@ fn pattern(it: GraphPattern) -> GraphPattern {
         P::Extend { inner, variable, expression: value } => {
             P::Extend { inner: boxed(inner), variable, expression: kept(value) }
         }
-        P::Minus { left, right } => P::Minus { left: boxed(left), right: boxed(right) },
+        P::Minus { left, right } => P::Minus { left: boxed(left), right: held(pattern(*right)) },
         P::OrderBy { inner, expression: keys } => {
             let keys = keys.into_iter().map(|key| match key {
                 OrderExpression::Asc(key) => OrderExpression::Asc(kept(key)),
@@ -218,6 +220,104 @@ fn pattern(it: GraphPattern) -> GraphPattern {
     }
 }
 
+/// Patterns that are joined, taken apart into those that share variables. What shares none is multiplied, row by row, and
+/// one side of it is held: there rows are counted, and nothing is lost, since no order of joins makes a product smaller.
+fn join(it: GraphPattern) -> GraphPattern {
+    let mut parts = Vec::new();
+    flatten(it, &mut parts);
+    let several = parts.len() > 1;
+    let mut groups: Vec<(HashSet<String>, Vec<GraphPattern>)> = Vec::new();
+    for part in parts {
+        let mut names = names_of(&part);
+        let part = match part {
+            GraphPattern::Bgp { .. } | GraphPattern::Path { .. } | GraphPattern::Values { .. } => part,
+            // Patterns in a graph are joined with those outside of it in whichever order is best.
+            GraphPattern::Graph { .. } => pattern(part),
+            part if several => *held(pattern(part)),
+            part => pattern(part),
+        };
+        // A triple without variables is there or not: it multiplies nothing.
+        let is_ground = names.is_empty() && matches!(part, GraphPattern::Bgp { .. });
+        let mut joined = Vec::new();
+        let mut apart = Vec::new();
+        for (others, patterns) in groups {
+            if (is_ground && joined.is_empty()) || !others.is_disjoint(&names) {
+                names.extend(others);
+                joined.extend(patterns);
+            } else {
+                apart.push((others, patterns));
+            }
+        }
+        joined.push(part);
+        apart.push((names, joined));
+        groups = apart;
+    }
+    let mut groups = groups.into_iter().map(|(_, patterns)| together(patterns));
+    let Some(first) = groups.next() else { return GraphPattern::Bgp { patterns: Vec::new() } };
+    let (mut product, mut rest) = (first, groups.peekable());
+    if rest.peek().is_some() {
+        product = *held(product);
+    }
+    for group in rest {
+        product = *held(GraphPattern::Join { left: Box::new(product), right: held(group) });
+    }
+    product
+}
+
+fn flatten(it: GraphPattern, parts: &mut Vec<GraphPattern>) {
+    match it {
+        GraphPattern::Join { left, right } => {
+            flatten(*left, parts);
+            flatten(*right, parts);
+        }
+        GraphPattern::Bgp { patterns } => {
+            parts.extend(patterns.into_iter().map(|one| GraphPattern::Bgp { patterns: vec![one] }));
+        }
+        other => parts.push(other),
+    }
+}
+
+/// The patterns as one join, with triples beside each other in one basic pattern.
+fn together(patterns: Vec<GraphPattern>) -> GraphPattern {
+    let mut parts = patterns.into_iter();
+    let mut whole = parts.next().unwrap_or_else(|| GraphPattern::Bgp { patterns: Vec::new() });
+    for part in parts {
+        whole = match (whole, part) {
+            (GraphPattern::Bgp { patterns: mut all }, GraphPattern::Bgp { patterns }) => {
+                all.extend(patterns);
+                GraphPattern::Bgp { patterns: all }
+            }
+            (left, right) => GraphPattern::Join { left: Box::new(left), right: Box::new(right) },
+        };
+    }
+    whole
+}
+
+/// What a pattern can share with another: its variables, and its blank nodes, which are variables without a name.
+fn names_of(it: &GraphPattern) -> HashSet<String> {
+    let mut names = HashSet::new();
+    it.on_in_scope_variable(|variable| {
+        names.insert(variable.to_string());
+    });
+    let mut blank = |term: &TermPattern| {
+        if let TermPattern::BlankNode(node) = term {
+            names.insert(node.to_string());
+        }
+    };
+    match it {
+        GraphPattern::Bgp { patterns } => patterns.iter().for_each(|triple| {
+            blank(&triple.subject);
+            blank(&triple.object);
+        }),
+        GraphPattern::Path { subject, object, .. } => {
+            blank(subject);
+            blank(object);
+        }
+        _ => {}
+    }
+    names
+}
+
 fn is_distinct(it: &AggregateExpression) -> bool {
     match it {
         AggregateExpression::CountSolutions { distinct } | AggregateExpression::FunctionCall { distinct, .. } => {
@@ -228,10 +328,11 @@ fn is_distinct(it: &AggregateExpression) -> bool {
 
 fn aggregate(it: AggregateExpression) -> AggregateExpression {
     match it {
-        AggregateExpression::FunctionCall { name: name @ AggregateFunction::GroupConcat { .. }, expr, distinct } => {
-            // What it makes is all of its values, whatever they are.
-            let expr = call(KEEP, vec![expression(expr)]);
-            AggregateExpression::FunctionCall { name, expr, distinct }
+        AggregateExpression::FunctionCall { name: AggregateFunction::GroupConcat { separator }, expr, distinct } => {
+            // What it makes is all of its values, whatever they are, and as many separators.
+            let between = Literal::from(separator.as_deref().unwrap_or(" "));
+            let expr = call(KEEP, vec![expression(expr), between.into()]);
+            AggregateExpression::FunctionCall { name: AggregateFunction::GroupConcat { separator }, expr, distinct }
         }
         AggregateExpression::FunctionCall { name, expr, distinct } => {
             AggregateExpression::FunctionCall { name, expr: kept(expr), distinct }

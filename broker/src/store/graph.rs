@@ -104,7 +104,8 @@ pub struct QueryTask {
     pub bytes_max: usize,
     /// Most bytes of text that the query may make and keep on the way.
     pub made_bytes_max: usize,
-    /// Most values, rows times variables, that sorting, grouping and telling apart may hold on the way.
+    /// Most values, rows times variables, that the query may hold on the way: to sort, group, tell apart, multiply,
+    /// and for `OPTIONAL`, `MINUS` and parts in braces.
     pub held_values_max: usize,
 }
 
@@ -173,7 +174,7 @@ pub enum QueryError {
     #[error("the query makes more than {0} bytes of text")]
     TooMuchText(usize),
     /// It holds too many rows.
-    #[error("the query sorts, groups or tells apart more than {0} values")]
+    #[error("the query holds more than {0} values on the way")]
     TooManyHeld(usize),
     /// It was told to end.
     #[error("the query was cancelled")]
