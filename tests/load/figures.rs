@@ -22,7 +22,8 @@ pub(crate) fn settings() {
     let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(" unknown").to_owned();
     let folder = std::env::temp_dir();
     println!("machine     {cores} cores shared by everything below, {}", cpu.trim_start_matches(['\t', ':', ' ']));
-    println!("programs    release profile, one process per participant, two runtime threads each, loopback");
+    println!("programs    release profile, one process per participant, loopback, log of warnings only");
+    println!("            two runtime threads in each connector, one per core in the broker");
     println!("wire        TLS 1.3, mutual authentication, P-256, connections kept");
     println!(
         "store       SQLite in each process, WAL, synchronous=FULL, {} ({})",

@@ -55,7 +55,7 @@ fn main() -> Result<()> {
 }
 
 async fn run(cli: &Cli, programs: &space::Programs) -> Result<()> {
-    // Memory first, and of fresh processes: what other measurements leave behind is not idle memory.
+    // Memory before there was load, and of fresh processes: what other measurements leave behind is not idle memory.
     if cli.what.covers(What::Start) {
         measure::start(programs).await?;
     }

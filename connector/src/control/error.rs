@@ -51,7 +51,8 @@ impl ControlError {
     /// Unknown, or not for whoever asked: both read the same.
     #[must_use]
     pub fn not_found(what: &str, id: &str) -> Self {
-        Self::Refused(Refusal::new(Fault::NotFound, "not-found", format!("there is no {what} `{id}` here for you")))
+        let refusal = Refusal::new(Fault::NotFound, "not-found", format!("there is no {what} `{id}` here for you"));
+        Self::Refused(refusal.cure("the identifier of one that is here and that you take part in"))
     }
 
     /// The refusal to show, whatever went wrong.
@@ -68,8 +69,9 @@ impl ControlError {
                 )
                 .cure("the same request later")
             }
-            Self::Peer(detail) => Refusal::new(Fault::Unavailable, "peer.unavailable", detail.clone()),
-            Self::Busy => Refusal::new(Fault::Unavailable, "busy", self.to_string()),
+            Self::Peer(detail) => Refusal::new(Fault::Unavailable, "peer.unavailable", detail.clone())
+                .cure("the same request once the peer answers as the protocol has it"),
+            Self::Busy => Refusal::new(Fault::Unavailable, "busy", self.to_string()).cure("the same request later"),
         }
     }
 }
