@@ -611,6 +611,19 @@ async fn what_a_query_makes_and_holds_is_bounded() {
             "limits.query_made_bytes",
         ),
         (format!("SELECT (GROUP_CONCAT(?c) AS ?n) {{ {product} }} GROUP BY ?a"), "limits.query_"),
+        // The type of a text is text as well.
+        (
+            format!(
+                "SELECT (COUNT(?w) AS ?n) {{ ?a ?b ?c BIND(STRDT('x', IRI(CONCAT('urn:{}', STR(?c)))) AS ?w) }}",
+                "-".repeat(15_000)
+            ),
+            "limits.query_made_bytes",
+        ),
+        (
+            "SELECT (COUNT(*) AS ?n) { { SELECT REDUCED ?a ?b ?c ?d { ?a a ?t . ?b a ?t . ?c a ?t . ?d a ?t } } }"
+                .into(),
+            "limits.query_held_values",
+        ),
         (format!("SELECT * {{ {product} }} ORDER BY ?a LIMIT 1"), "limits.query_held_values"),
         (format!("SELECT DISTINCT ?c ?f ?i {{ {product} }}"), "limits.query_held_values"),
         (format!("SELECT (COUNT(*) AS ?n) {{ {product} }}"), "limits.query_held_values"),

@@ -146,7 +146,10 @@ fn bytes(term: &Term) -> usize {
     match term {
         Term::NamedNode(node) => node.as_str().len(),
         Term::BlankNode(node) => node.as_str().len(),
-        Term::Literal(literal) => literal.value().len(),
+        Term::Literal(literal) => {
+            let about = literal.language().map_or(literal.datatype().as_str().len(), str::len);
+            literal.value().len() + about
+        }
     }
 }
 
@@ -207,7 +210,8 @@ fn pattern(it: GraphPattern) -> GraphPattern {
         }
         P::Project { inner, variables } => P::Project { inner: boxed(inner), variables },
         P::Distinct { inner } => P::Distinct { inner: held(pattern(*inner)) },
-        P::Reduced { inner } => P::Reduced { inner: boxed(inner) },
+        // The evaluator tells rows apart for it, as for `DISTINCT`.
+        P::Reduced { inner } => P::Reduced { inner: held(pattern(*inner)) },
         P::Slice { inner, start, length } => P::Slice { inner: boxed(inner), start, length },
         P::Group { inner, variables, aggregates } => {
             let inner = pattern(*inner);
@@ -408,9 +412,12 @@ fn function_call(function: Function, mut values: Vec<Expression>) -> Expression 
             });
             call(SHORT, vec![Expression::FunctionCall(Function::Replace, values.collect())])
         }
-        Function::UCase | Function::LCase | Function::EncodeForUri => {
-            call(SHORT, vec![Expression::FunctionCall(function, values)])
-        }
+        Function::UCase
+        | Function::LCase
+        | Function::EncodeForUri
+        | Function::Iri
+        | Function::StrDt
+        | Function::StrLang => call(SHORT, vec![Expression::FunctionCall(function, values)]),
         _ => Expression::FunctionCall(function, values),
     }
 }
