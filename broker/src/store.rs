@@ -335,8 +335,9 @@ impl Store {
         };
         let store = Self { documents, graph: graph.map_err(GraphError::from)?, order: Mutex::new(()) };
         store.documents.expire(now_ms)?;
+        let registered = store.documents.registered()?;
         for document in store.documents.active(now_ms)? {
-            store.show(&document)?;
+            store.show(&registered, &document)?;
         }
         Ok(store)
     }
@@ -348,8 +349,11 @@ impl Store {
     pub fn put(&self, new: &NewDocument<'_>, triples: &[Triple], now_ms: i64) -> Result<Document, StoreError> {
         let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         let (document, others) = self.documents.put(new, now_ms)?;
-        for other in &others {
-            self.show(other)?;
+        if !others.is_empty() {
+            let registered = self.documents.registered()?;
+            for other in &others {
+                self.show(&registered, other)?;
+            }
         }
         self.graph.replace(new.participant, triples)?;
         Ok(document)
@@ -364,7 +368,7 @@ impl Store {
         let was = self.documents.document(participant)?.ok_or(StoreError::Unknown)?;
         let document = self.documents.renew(participant, lease_ms, now_ms)?;
         if was.state != DocumentState::Active {
-            self.show(&document)?;
+            self.show(&self.documents.registered()?, &document)?;
         }
         Ok(document)
     }
@@ -439,14 +443,14 @@ impl Store {
     }
 
     /// Puts a description into the view, without its words about what is another participant's by now.
-    fn show(&self, document: &Document) -> Result<(), StoreError> {
+    fn show(&self, registered: &documents::Registered, document: &Document) -> Result<(), StoreError> {
         // What is stored passed the limits of the day it came in; those of today must not lose it.
         let mut triples =
             rdf::parse(document.syntax, &document.bytes, &document.participant, usize::MAX).map_err(|error| {
                 StoreError::Unreadable { participant: document.participant.clone(), reason: error.to_string() }
             })?;
         let subjects = triples.iter().filter_map(|triple| triple.subject.iri()).collect();
-        let foreign = self.documents.foreign(&document.participant, &subjects)?;
+        let foreign = self.documents.foreign(registered, &document.participant, &subjects)?;
         triples.retain(|triple| triple.subject.iri().is_none_or(|iri| !foreign.contains(iri)));
         Ok(self.graph.replace(&document.participant, &triples)?)
     }

@@ -154,7 +154,9 @@ impl Documents {
     /// say something about what has become this participant's.
     pub(super) fn put(&self, new: &NewDocument<'_>, now_ms: i64) -> Result<(Document, Vec<Document>), StoreError> {
         self.write(|transaction| {
-            let names = Names::read(transaction, new.participant)?;
+            let mut registered = Registered::read(transaction)?;
+            registered.add(new.participant.to_owned());
+            let names = Names { me: new.participant, registered: &registered };
             refuse_foreign(transaction, &names, new)?;
             let id: i64 = transaction.query_row(
                 "INSERT INTO document (participant, version, state, media_type, bytes, digest, triples, lease_ms, lease_until,
@@ -187,9 +189,14 @@ impl Documents {
 
     /// Those of a description's subjects that are another participant's by now. Remembers the subjects of a description
     /// that was stored before subjects were.
-    pub(super) fn foreign(&self, participant: &str, subjects: &BTreeSet<&str>) -> Result<HashSet<String>, StoreError> {
+    pub(super) fn foreign(
+        &self,
+        registered: &Registered,
+        participant: &str,
+        subjects: &BTreeSet<&str>,
+    ) -> Result<HashSet<String>, StoreError> {
         let (foreign, known) = self.read(|connection| {
-            let names = Names::read(connection, participant)?;
+            let names = Names { me: participant, registered };
             let mut foreign = HashSet::new();
             for iri in subjects {
                 if owner(connection, &names, iri)?.is_some() {
@@ -212,6 +219,11 @@ impl Documents {
             })?;
         }
         Ok(foreign)
+    }
+
+    /// Who has ever registered: read once where many descriptions are looked at.
+    pub(super) fn registered(&self) -> Result<Registered, StoreError> {
+        self.read(Registered::read)
     }
 
     /// Renews a lease; an expired description becomes active again.
@@ -402,29 +414,43 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Who has ever registered, the one in question included. What extends a participant's URI is that participant's, however
-/// early somebody else spoke of it; of two participants whose URIs both fit, the longer one's.
-struct Names<'a> {
-    me: &'a str,
+/// Who has ever registered.
+#[derive(Debug, Default)]
+pub(super) struct Registered {
     all: HashSet<String>,
     longest: usize,
 }
 
-impl<'a> Names<'a> {
-    fn read(connection: &Connection, me: &'a str) -> Result<Self, StoreError> {
+impl Registered {
+    fn read(connection: &Connection) -> Result<Self, StoreError> {
         let mut statement = connection.prepare_cached("SELECT participant FROM document")?;
-        let mut all = statement.query_map([], |row| row.get(0))?.collect::<Result<HashSet<String>, _>>()?;
-        all.insert(me.to_owned());
-        let longest = all.iter().map(String::len).max().unwrap_or_default();
-        Ok(Self { me, all, longest })
+        let mut registered = Self::default();
+        for name in statement.query_map([], |row| row.get(0))? {
+            registered.add(name?);
+        }
+        Ok(registered)
     }
 
+    fn add(&mut self, name: String) {
+        self.longest = self.longest.max(name.len());
+        self.all.insert(name);
+    }
+}
+
+/// Whose an IRI is by its name, for one of those who registered. What extends a participant's URI is that participant's,
+/// however early somebody else spoke of it; of two participants whose URIs both fit, the longer one's.
+struct Names<'a> {
+    me: &'a str,
+    registered: &'a Registered,
+}
+
+impl Names<'_> {
     /// The participant whose URI an IRI is, or extends.
     fn of<'b>(&self, iri: &'b str) -> Option<&'b str> {
-        let ends = iri.bytes().enumerate().take(self.longest + 1).filter(|(_, byte)| b"#/?:".contains(byte));
+        let ends = iri.bytes().enumerate().take(self.registered.longest + 1).filter(|(_, byte)| b"#/?:".contains(byte));
         // Up to the sign, or with it: `https://one.example` and `https://one.example/` are different participants.
         let mut prefixes = ends.flat_map(|(at, _)| [iri.get(..at), iri.get(..=at)]).chain([Some(iri)]).flatten();
-        prefixes.rfind(|prefix| self.all.contains(*prefix))
+        prefixes.rfind(|prefix| self.registered.all.contains(*prefix))
     }
 
     fn is_mine(&self, iri: &str) -> bool {
