@@ -43,8 +43,12 @@ const STATEMENTS_MAX: usize = 128;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The schema, step by step. Never change a step that was released: append one.
-const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/1.sql"),
+    include_str!("migrations/2.sql"),
+    include_str!("migrations/3.sql"),
+    include_str!("migrations/4.sql"),
+];
 
 /// SQLite in a data directory. The last clone that is dropped closes it.
 #[derive(Debug, Clone)]

@@ -25,18 +25,3 @@ INSERT INTO audit SELECT * FROM audit_before;
 DROP TABLE audit_before;
 CREATE INDEX audit_by_process ON audit (process) WHERE process IS NOT NULL;
 CREATE INDEX audit_by_agreement ON audit (agreement) WHERE agreement IS NOT NULL;
-
--- Uses are counted as they are taken.
-CREATE TABLE use_total (
-  seq INTEGER PRIMARY KEY,
-  id TEXT NOT NULL UNIQUE,
-  version INTEGER NOT NULL,
-  created INTEGER NOT NULL,
-  updated INTEGER NOT NULL,
-  body TEXT NOT NULL
-) STRICT;
-INSERT INTO use_total (id, version, created, updated, body)
-  SELECT agreement, 1, min(created), max(updated), json_object('agreement', agreement, 'uses', count(*))
-  FROM use_taken GROUP BY agreement;
-DROP INDEX use_taken_by_agreement;
-ALTER TABLE use_taken DROP COLUMN agreement;
