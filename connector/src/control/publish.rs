@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
+use jiff::Timestamp;
 use kontor_core::id::ParticipantId;
 use kontor_vocab::context::names_things;
 use kontor_vocab::iri;
@@ -183,7 +184,11 @@ async fn remember(control: &Control, broker: &BrokerAddress, receipt: &Value) ->
         broker: broker.participant.clone(),
         url: broker.url.to_string(),
         digest: text("digest").map(str::to_owned),
-        lease_until: text("lease_until").and_then(|until| until.parse().ok()),
+        // Before the receipt it is what we ask for, counted from now: no broker keeps it longer without hearing from us.
+        lease_until: text("lease_until").and_then(|until| until.parse().ok()).or_else(|| {
+            let asked = i64::try_from(broker.lease_seconds).unwrap_or(i64::MAX);
+            control.now().checked_add(jiff::SignedDuration::from_secs(asked)).ok()
+        }),
         last_error: None,
     };
     let batch = Batch { publication: Some(publication), ..Batch::new(control.now()) };
@@ -227,10 +232,17 @@ async fn ask_to_forget(control: &Control, broker: &BrokerAddress) -> Result<(), 
     Ok(())
 }
 
-/// Withdraws from a broker that is no longer in the settings, until it says that it has forgotten us.
-async fn leave(control: Arc<Control>, broker: BrokerAddress) {
+/// Withdraws from a broker that is no longer in the settings, until it says that it has forgotten us, or the lease is over.
+async fn leave(control: Arc<Control>, broker: BrokerAddress, until: Option<Timestamp>) {
     let mut retry = RETRY;
     while withdraw(&control, &broker).await.is_err() {
+        if until.is_some_and(|until| until < control.now()) {
+            tracing::info!(broker = %broker.participant, url = %broker.url, "the lease is over: nothing is left to withdraw");
+            let batch = Batch { delete_publication: Some(broker.participant.clone()), ..Batch::new(control.now()) };
+            if control.store().commit(batch).await.is_ok() {
+                break;
+            }
+        }
         tokio::time::sleep(retry).await;
         retry = (retry * 2).min(RETRY_MAX);
     }
@@ -248,7 +260,7 @@ impl Control {
             match Url::parse(&held.url) {
                 Ok(url) => {
                     let broker = BrokerAddress { participant: held.broker, url, lease_seconds: 0 };
-                    self.spawn(leave(self.clone(), broker));
+                    self.spawn(leave(self.clone(), broker, held.lease_until));
                 }
                 Err(error) => {
                     tracing::error!(broker = %held.broker, url = held.url, %error, "cannot withdraw from this broker");
