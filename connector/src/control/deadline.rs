@@ -7,6 +7,7 @@ use kontor_core::transfer::Input;
 
 use super::Control;
 use super::error::ControlError;
+use crate::store::StoreError;
 
 /// Longest sleep, so that a clock that was set is noticed.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
@@ -52,7 +53,7 @@ pub async fn run(control: Arc<Control>) {
                     control.woken(&process, at).await.map_err(ControlError::from)
                 }
                 // It stays due: what failed may be mended.
-                Err(error @ (ControlError::Store(_) | ControlError::Busy)) => Err(error),
+                Err(error @ (ControlError::Store(StoreError::Unavailable(_)) | ControlError::Busy)) => Err(error),
                 Err(error) => {
                     tracing::warn!(transfer.id = %process, %error, "a wake-up was refused");
                     control.woken(&process, at).await.map_err(ControlError::from)

@@ -272,7 +272,7 @@ impl Control {
                     return Ok(());
                 }
                 Err(error @ ControlError::Store(StoreError::Duplicate { .. })) => return Err(error),
-                Err(error @ (ControlError::Store(_) | ControlError::Busy)) => {
+                Err(error @ (ControlError::Store(StoreError::Unavailable(_)) | ControlError::Busy)) => {
                     attempts += 1;
                     tracing::error!(message.id = %entry.id, %error, attempts, "the receipt of a message could not be taken up yet");
                     tokio::time::sleep(self.backoff(attempts)).await;
