@@ -644,12 +644,11 @@ impl Control {
                         let answer = control.flow_opening(&transfer, begins, &mut reply).await;
                         let refused = answer.is_err();
                         let heard = reply.send(answer.map_err(|error| error.refusal())).is_ok();
-                        if (refused || !heard)
-                            && let Some(readings) = control.readings().get_mut(&transfer)
-                        {
-                            readings.refuse(&flow);
+                        if refused || !heard {
+                            control.never_was(&transfer, &flow);
                         }
                     }
+                    FlowEvent::NeverWas { transfer, flow } => control.never_was(&transfer, &flow),
                     FlowEvent::Reserve(question) => control.quantity_asked(question).await,
                     FlowEvent::Settled { agreement, flow, bytes, records } => {
                         control.quantity_settled(agreement, flow, bytes, records).await;
@@ -657,6 +656,13 @@ impl Control {
                     FlowEvent::Ended(report) => control.flow_ended(report).await,
                 }
             });
+        }
+    }
+
+    /// A flow was not let through, or nobody waited for it any more.
+    fn never_was(&self, transfer: &ProcessId, flow: &str) {
+        if let Some(readings) = self.readings().get_mut(transfer) {
+            readings.refuse(flow);
         }
     }
 
@@ -695,10 +701,13 @@ impl Control {
             at: now,
             detail: json!({ "flow": name, "member": member, "offset": offset }),
         };
-        self.log_before(&decision.duties, &begins).await?;
-        if reply.is_closed() {
-            // The log took its time, and who asked was told to come again: that is another use, and this is none.
-            return Err(Refusal::new(Fault::Unavailable, "transfer.too-late", "nobody waits for the answer").into());
+        tokio::select! {
+            biased;
+            // The log takes its time, and who asked was told to come again: that is another use, and this is none.
+            () = reply.closed() => {
+                return Err(Refusal::new(Fault::Unavailable, "transfer.too-late", "nobody waits for the answer").into());
+            }
+            logged = self.log_before(&decision.duties, &begins) => logged?,
         }
         // One reading makes one notice, however often it is resumed.
         let duties = self.owed(&decision.duties, &Occasion { name: &key, ..begins.clone() }, false, true);

@@ -50,6 +50,13 @@ pub enum FlowEvent {
         /// Leave, or why not.
         reply: oneshot::Sender<Result<(), Refusal>>,
     },
+    /// Who asked to begin a flow was gone before the leave reached it.
+    NeverWas {
+        /// The transfer, by the provider's identifier.
+        transfer: ProcessId,
+        /// The flow that did not begin.
+        flow: String,
+    },
     /// A flow asks for more of a limited quantity. None of it leaves before the reply; it is durable by then.
     Reserve(Reserve),
     /// What a flow took of limited quantities in the end, in place of what it was given.
@@ -433,12 +440,16 @@ impl Request {
             version: version.to_owned(),
             reply,
         };
+        let mut waiting = Waiting { events: &self.plane.events, begins: Some((permit.grant().transfer.clone(), flow)) };
         let asked = async {
             self.plane.events.send(opening).await.ok()?;
             replied.await.ok()
         };
         match timeout(self.plane.limits.opening_timeout, asked).await {
-            Ok(Some(Ok(()))) => Ok(()),
+            Ok(Some(Ok(()))) => {
+                waiting.begins = None;
+                Ok(())
+            }
             Ok(Some(Err(refusal))) => {
                 // What cannot be decided or written down now may be later: the peer comes again. All else is refused.
                 let status = match refusal.fault {
@@ -504,6 +515,26 @@ impl Request {
             drop(slot);
         };
         Pump::start(permit, source, extent, through, &self.plane.limits, started, done)
+    }
+}
+
+/// Waits for leave. Dropped before that came, it tells that the flow never was: leave may be on its way.
+struct Waiting<'a> {
+    events: &'a mpsc::Sender<FlowEvent>,
+    begins: Option<(ProcessId, &'a str)>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some((transfer, flow)) = self.begins.take() {
+            let told = FlowEvent::NeverWas { transfer, flow: flow.to_owned() };
+            if let Err(mpsc::error::TrySendError::Full(told)) = self.events.try_send(told)
+                && let Ok(runtime) = tokio::runtime::Handle::try_current()
+            {
+                let events = self.events.clone();
+                runtime.spawn(async move { drop(events.send(told).await) });
+            }
+        }
     }
 }
 

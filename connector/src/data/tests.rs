@@ -136,6 +136,7 @@ impl World {
                         let settled = Amount { bytes: bytes.unwrap_or(0), records: records.unwrap_or(0) };
                         Mutex::lock(&takes).unwrap().insert(flow, settled);
                     }
+                    FlowEvent::NeverWas { .. } => {}
                     FlowEvent::Ended(report) => Mutex::lock(&reports).unwrap().push(report),
                 }
             }
