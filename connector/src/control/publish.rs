@@ -159,22 +159,31 @@ async fn publish(
         .header("lease-seconds", broker.lease_seconds)
         .body(payload)
         .map_err(|error| ControlError::Peer(error.to_string()))?;
-    let response = control
-        .parts
-        .client
-        .send(&broker.participant, request)
-        .await
-        .map_err(|error| ControlError::Peer(format!("the broker did not answer: {error}")))?;
+    let response = asked(control, broker, request).await?;
     if same && matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::CONFLICT) {
         return Err(ControlError::Peer("the broker has forgotten us; publishing again".to_owned()));
     }
     if !response.status().is_success() {
-        let text: String = String::from_utf8_lossy(response.body()).chars().take(2000).collect();
-        return Err(ControlError::Peer(format!("the broker answered {}: {text}", response.status())));
+        return Err(refused(&response));
     }
     let receipt = serde_json::from_slice(response.body()).unwrap_or(Value::Null);
     remember(control, broker, &receipt).await?;
     Ok((body, receipt))
+}
+
+async fn asked(
+    control: &Control,
+    broker: &BrokerAddress,
+    request: http::Request<Bytes>,
+) -> Result<http::Response<Bytes>, ControlError> {
+    let answered = control.parts.client.send(&broker.participant, request).await;
+    answered.map_err(|error| ControlError::Peer(format!("the broker did not answer: {error}")))
+}
+
+/// What a broker says that refuses, as far as it is worth reading.
+fn refused(response: &http::Response<Bytes>) -> ControlError {
+    let text: String = String::from_utf8_lossy(response.body()).chars().take(2000).collect();
+    ControlError::Peer(format!("the broker answered {}: {text}", response.status()))
 }
 
 /// Keeps what the broker holds of us, by its receipt.
@@ -215,16 +224,10 @@ async fn ask_to_forget(control: &Control, broker: &BrokerAddress) -> Result<(), 
     let request = http::Request::delete(broker.at("/v1/self-description"))
         .body(Bytes::new())
         .map_err(|error| ControlError::Peer(error.to_string()))?;
-    let response = control
-        .parts
-        .client
-        .send(&broker.participant, request)
-        .await
-        .map_err(|error| ControlError::Peer(format!("the broker did not answer: {error}")))?;
+    let response = asked(control, broker, request).await?;
     // A broker that never heard of us holds nothing either.
     if !response.status().is_success() && response.status() != StatusCode::NOT_FOUND {
-        let text: String = String::from_utf8_lossy(response.body()).chars().take(2000).collect();
-        return Err(ControlError::Peer(format!("the broker answered {}: {text}", response.status())));
+        return Err(refused(&response));
     }
     let batch = Batch { delete_publication: Some(broker.participant.clone()), ..Batch::new(control.now()) };
     control.store().commit(batch).await?;
