@@ -98,7 +98,7 @@ fn blinder(world: &World) -> Vec<World> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     /// S1 to S6, S8, S9, S11, S14, S33, S35.
     #[test]

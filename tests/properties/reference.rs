@@ -180,6 +180,8 @@ fn names(operand: &str, operator: &str, wanted: &[String], world: &World) -> Opt
         "isAllOf" => Some(wanted.iter().all(|name| found.contains(name))),
         // Events have no parts, and so a part is the same.
         "hasPart" if operand == "event" => Some(wanted.iter().all(|name| found.contains(name))),
+        // What is not there has no part; what else is part of which, nobody said here.
+        "hasPart" if found.is_empty() => Some(false),
         "hasPart" => wanted.iter().all(|name| found.contains(name)).then_some(true),
         _ if operand == "event" => Some(inside > 0),
         // A use for two purposes is for each of them: some are not all, and not none.

@@ -98,7 +98,7 @@ fn walk<T: Machine>(provider: bool, ops: &[Op]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_step_of_a_negotiation_keeps_the_laws(provider: bool, ops in ops()) {

@@ -322,6 +322,16 @@ fn a_part_is_known_by_the_taxonomy_only() {
         "prohibition": [{"action": "use", "constraint": [atom("spatial", "isPartOf", json!("EU"))]}]}));
     assert!(!decide(&outside, &knowing("spatial", FactValue::names(["Atlantis"]))).allowed);
     assert!(decide(&outside, &knowing("spatial", FactValue::names(["US"]))).allowed);
+    // Nothing has no part, which is known; that it is in no place does not make it be in another one.
+    let nowhere = knowing("spatial", FactValue::names([""; 0]));
+    let without = |operator: &str| {
+        of(json!({"permission": [{"action": "use"}],
+            "prohibition": [{"action": "use", "constraint": [atom("spatial", operator, json!("EU"))]}]}))
+    };
+    for (operator, allowed) in [("hasPart", true), ("isAllOf", true), ("isPartOf", false), ("eq", false), ("neq", false)]
+    {
+        assert_eq!(decide(&without(operator), &nowhere).allowed, allowed, "a prohibition by {operator}");
+    }
     // The taxonomy is an operator's own, and no part of the terms.
     let plain = json!({"permission": [{"action": "use", "constraint": [atom("spatial", "isPartOf", json!("EU"))]}]});
     assert_eq!(terms_digest(&may("isPartOf", "EU")), terms_digest(&policy(plain)));
