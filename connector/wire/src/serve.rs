@@ -134,10 +134,13 @@ pub async fn serve_insecure_headers(
 const BUFFER_BYTES_MIN: usize = 8192;
 /// Bytes that hyper reads and buffers at once; heads have their own, smaller limit.
 const BUFFER_BYTES: usize = 128 * 1024;
-/// After a refused handshake: how long, and how much, we read on, so that the alert reaches the peer. Closing at once
-/// would answer its request with a reset, and the reset overtakes the alert.
+/// Where a peer still sends when we are done with it: how long we read on, so that our last words reach it. Closing at
+/// once would answer it with a reset, and the reset overtakes them.
 const LINGER: Duration = Duration::from_secs(2);
+/// How much of a request is read on after a refused handshake.
 const LINGER_BYTES: usize = 64 * 1024;
+/// How much of a body is read on that nobody wanted to the end.
+const LINGER_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// Pause after an accept that failed, since most failures are a lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -283,16 +286,16 @@ async fn handshake(identity: &TlsIdentity, gather: Gather) -> Option<(Box<SslStr
         }),
     };
     tracing::warn!(%remote, error = %refusal, "TLS handshake refused");
-    let _ = timeout(LINGER, linger(stream.get_mut())).await;
+    let _ = timeout(LINGER, linger(stream.get_mut(), LINGER_BYTES)).await;
     None
 }
 
-async fn linger(gather: &mut Gather) {
+async fn linger(gather: &mut Gather, bytes_max: usize) {
     if gather.shutdown().await.is_err() {
         return;
     }
     let mut waste = [0; 4096];
-    let mut left = LINGER_BYTES;
+    let mut left = bytes_max;
     while let Ok(count) = gather.read(&mut waste).await {
         left = left.saturating_sub(count);
         if count == 0 || left == 0 {
@@ -390,8 +393,29 @@ async fn exchange(
     })
     .await;
     match end {
-        End::Hyper(Ok(())) | End::Slow("idle") => return,
-        End::Hyper(Err(error)) => tracing::debug!(%remote, %error, "connection ended early"),
+        End::Hyper(Ok(())) if !activity.lock().unread => return,
+        End::Slow("idle") => return,
+        End::Hyper(done) if done.as_ref().err().is_none_or(hyper::Error::is_parse) => {
+            // The last answer is whole, and the peer is still sending.
+            if let Err(error) = done {
+                tracing::debug!(%remote, %error, "connection ended: no request");
+            }
+            if let Some(running) = connection.take() {
+                let mut wire = running.into_parts().io.into_inner();
+                let end = async {
+                    if wire.shutdown().await.is_ok() {
+                        linger(wire.gather(), LINGER_BODY_BYTES).await;
+                    }
+                };
+                let _ = timeout(LINGER, end).await;
+            }
+            return;
+        }
+        End::Hyper(done) => {
+            if let Err(error) = done {
+                tracing::debug!(%remote, %error, "connection ended early");
+            }
+        }
         End::Slow(what) => tracing::info!(%remote, what, "connection closed: the peer is too slow"),
         End::Withdrawn => {
             tracing::warn!(%remote, "connection cut: the peer's certificate is of no authority that is trusted now");
@@ -427,6 +451,7 @@ impl Busy {
     fn start(activity: &Activity) -> Self {
         let mut seen = activity.lock();
         seen.busy += 1;
+        seen.unread = false;
         seen.head_since = None;
         seen.idle_since = None;
         drop(seen);
@@ -455,8 +480,9 @@ fn answer(
     let router = shared.router.clone();
     let stall = shared.limits.stall_timeout;
     let insecure = matches!(shared.mode, Mode::InsecureHeader);
+    let activity = activity.clone();
     async move {
-        let mut request = request.map(|body| Body::new(Unstalled { body, stall, timer: None }));
+        let mut request = request.map(|body| Body::new(Unstalled { body, stall, timer: None, activity }));
         request.extensions_mut().insert(info);
         let peer = if insecure { claimed_peer(&request) } else { Ok(peer) };
         let response = match peer {
@@ -515,6 +541,15 @@ struct Unstalled {
     body: Incoming,
     stall: Duration,
     timer: Option<Pin<Box<Sleep>>>,
+    activity: Activity,
+}
+
+impl Drop for Unstalled {
+    fn drop(&mut self) {
+        if !http_body::Body::is_end_stream(&self.body) {
+            self.activity.lock().unread = true;
+        }
+    }
 }
 
 impl http_body::Body for Unstalled {

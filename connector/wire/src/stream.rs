@@ -29,6 +29,8 @@ pub(crate) struct Seen {
     pub(crate) blocked_since: Option<Instant>,
     /// Requests in progress.
     pub(crate) busy: usize,
+    /// Nobody read the body of the latest request to its end.
+    pub(crate) unread: bool,
     /// When the last request ended, or the connection was made.
     pub(crate) idle_since: Option<Instant>,
     /// The TLS alert that the peer sent.
@@ -183,7 +185,7 @@ impl Wire {
         Self { inner: Inner::Tls(stream), closing: false, activity, failed: None }
     }
 
-    fn gather(&mut self) -> &mut Gather {
+    pub(crate) fn gather(&mut self) -> &mut Gather {
         match &mut self.inner {
             Inner::Plain(stream) => stream,
             Inner::Tls(stream) => stream.get_mut(),

@@ -328,7 +328,8 @@ fn a_part_is_known_by_the_taxonomy_only() {
         of(json!({"permission": [{"action": "use"}],
             "prohibition": [{"action": "use", "constraint": [atom("spatial", operator, json!("EU"))]}]}))
     };
-    for (operator, allowed) in [("hasPart", true), ("isAllOf", true), ("isPartOf", false), ("eq", false), ("neq", false)]
+    for (operator, allowed) in
+        [("hasPart", true), ("isAllOf", true), ("isPartOf", false), ("eq", false), ("neq", false)]
     {
         assert_eq!(decide(&without(operator), &nowhere).allowed, allowed, "a prohibition by {operator}");
     }
