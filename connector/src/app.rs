@@ -344,7 +344,7 @@ async fn run(settings: Settings) -> Result<()> {
     let management_task = tokio::spawn(serve_plain(operator, management_router, serve_limits, shutdown.clone()));
     if let (Some(identity), Some(tls)) = (&identity, &settings.tls) {
         let (identity, shutdown) = (identity.clone(), shutdown.clone());
-        let every = Duration::from_secs(tls.reload_seconds.max(1));
+        let every = Duration::from_secs(tls.reload_seconds);
         tokio::spawn(async move { identity.watch(every, shutdown).await });
     }
 

@@ -552,6 +552,7 @@ impl Settings {
     /// A limit of 0 allows nothing. `limits.drain_seconds_max` is none of them: 0 waits for nobody.
     fn check_limits(&self) -> Result<(), SettingsError> {
         let (limits, delivery) = (&self.limits, &self.delivery);
+        let reload = self.tls.as_ref().map(|tls| tls.reload_seconds);
         for (key, zero, would, passes) in [
             ("limits.connections_max", limits.connections_max == 0, "let nobody in", "1024"),
             ("limits.body_bytes_max", limits.body_bytes_max == 0, "refuse every message", "1048576"),
@@ -564,6 +565,7 @@ impl Settings {
             ("delivery.give_up_seconds", delivery.give_up_seconds == 0, "give up every message at once", "3600"),
             ("delivery.in_flight_max", delivery.in_flight_max == 0, "send nothing", "64"),
             ("data.flows_max", self.data.flows_max == Some(0), "let no data flow", "256"),
+            ("tls.reload_seconds", reload == Some(0), "look for new certificates without a pause", "30"),
         ] {
             if zero {
                 return Err(SettingsError::value(key, format!("0 would {would}; {passes} would have passed")));
@@ -842,6 +844,7 @@ mod tests {
             (format!("{MINIMAL}\n[management]\nlisten = \"0.0.0.0:1\""), "management.listen"),
             (format!("{MINIMAL}\n[limits]\nconnections_max = 0"), "limits.connections_max"),
             (format!("{MINIMAL}\n[limits]\nconnections_max = \"many\""), "limits.connections_max"),
+            (format!("{MINIMAL}\nreload_seconds = 0"), "tls.reload_seconds"),
             (
                 format!("{MINIMAL}\n[[brokers]]\nurl = \"http://b.example\"\nparticipant_id = \"urn:b\""),
                 "brokers[0].url",
