@@ -11,7 +11,7 @@ use crate::programs::programs;
 use crate::space::Process;
 
 /// How long a story waits for anything before it has failed.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An answer of an API.
 #[derive(Debug, Clone)]

@@ -16,7 +16,7 @@ use crate::peer::{FakePeer, Recorded, Reply};
 use crate::programs::programs;
 
 /// How long a program may take until it listens; generous, since machines of CI are slow.
-const START_MAX: Duration = Duration::from_secs(30);
+const START_MAX: Duration = Duration::from_secs(120);
 
 /// How a connector is set up.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +29,8 @@ pub struct Options {
     pub file_kib_max: Option<u64>,
     /// More keys of the section `automation`, TOML.
     pub automation: String,
+    /// How long a message waits for its answer before it is said again; 2,000 where nothing is named.
+    pub timeout_ms: Option<u64>,
     /// More keys of the section `delivery`, TOML.
     pub delivery: String,
     /// A file of rules, TOML; none where it is empty.
@@ -201,9 +203,10 @@ impl DataSpace {
         let settings = format!(
             "participant_id = \"{id}\"\ntitle = \"{name} of the story\"\ndata_dir = {:?}\n\
              [protocol]\nlisten = \"127.0.0.1:0\"\n[management]\nlisten = \"127.0.0.1:0\"\n\
-             [automation]\n{automation}\n[delivery]\nbackoff_ms = 50\nbackoff_ms_max = 400\ntimeout_ms = 2000\n\
+             [automation]\n{automation}\n[delivery]\nbackoff_ms = 50\nbackoff_ms_max = 400\ntimeout_ms = {}\n\
              {}\n{egress}{brokers}{}{}",
             folder.join("state"),
+            options.timeout_ms.unwrap_or(2000),
             options.delivery,
             // Looked at every second, so that a new certificate needs no restart of a test's patience.
             tls_section(&files) + "reload_seconds = 1\n",

@@ -14,6 +14,7 @@ mod limits;
 mod misbehaving_peer;
 mod negotiation;
 mod policy;
+mod store;
 mod transfer;
 mod trust;
 
