@@ -110,11 +110,11 @@ pub fn start_logging(settings: &Settings) {
     };
 }
 
-/// Runs the broker until SIGINT or SIGTERM.
+/// Runs the broker until SIGINT or SIGTERM, or until standard input ends where that is asked for.
 ///
 /// # Errors
 /// [`AppError`] when it cannot start or a listener fails for good.
-pub async fn serve(settings: Settings) -> Result<(), AppError> {
+pub async fn serve(settings: Settings, stop_with_stdin: bool) -> Result<(), AppError> {
     let identity = identity(&settings)?;
     let (data_dir, view) = (settings.data_dir.clone(), settings.view);
     let (store, count) = tokio::task::spawn_blocking(move || {
@@ -167,6 +167,13 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
 
     let tasks = tokio_util::task::TaskTracker::new();
     tasks.spawn(signals(identity.clone(), shutdown.clone())?);
+    if stop_with_stdin {
+        let (input, shutdown) = (kontor_wire::stdin::end()?, shutdown.clone());
+        tokio::spawn(async move {
+            input.await;
+            shutdown.cancel();
+        });
+    }
     tasks.spawn({
         let (registry, shutdown) = (Arc::clone(&registry), shutdown.clone());
         async move { registry.expire_forever(shutdown).await }

@@ -44,6 +44,9 @@ pub enum Command {
         /// Settings file (TOML). Every key can also be set as KONTOR_BROKER__SECTION__KEY.
         #[arg(long, short)]
         config: Option<PathBuf>,
+        /// Stop also when the standard input ends: for programs that start this one and must not leave it behind.
+        #[arg(long)]
+        stop_with_stdin: bool,
     },
     /// Read settings and keys, try the store's folder, say what `serve` would do, and leave everything as it was.
     Check {

@@ -27,11 +27,11 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             println!("{}", app::check(&Settings::load(config.as_deref())?)?);
             Ok(())
         }
-        Command::Serve { config } => {
+        Command::Serve { config, stop_with_stdin } => {
             let settings = Settings::load(config.as_deref())?;
             app::start_logging(&settings);
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            runtime.block_on(app::serve(settings))?;
+            runtime.block_on(app::serve(settings, stop_with_stdin))?;
             Ok(())
         }
     }

@@ -47,11 +47,11 @@ const FLOW_EVENTS_MAX: usize = 256;
 /// Threads of the runtime; blocking reads of sources have their own.
 const WORKER_THREADS: usize = 2;
 
-/// Runs the connector until SIGTERM or Ctrl-C.
+/// Runs the connector until SIGTERM or Ctrl-C, or until standard input ends where that is asked for.
 ///
 /// # Errors
 /// What keeps it from starting, in words that name the setting or file.
-pub fn serve(config: &Path) -> Result<()> {
+pub fn serve(config: &Path, stop_with_stdin: bool) -> Result<()> {
     let settings = Settings::load(config)?;
     logging(settings.log, &settings.log_filter);
     tokio::runtime::Builder::new_multi_thread()
@@ -59,7 +59,7 @@ pub fn serve(config: &Path) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?
-        .block_on(run(settings))
+        .block_on(run(settings, stop_with_stdin))
 }
 
 /// Checks settings, certificates, folders and store, and prints what was found.
@@ -204,7 +204,7 @@ async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} (setting `{key}`)"))
 }
 
-async fn run(settings: Settings) -> Result<()> {
+async fn run(settings: Settings, stop_with_stdin: bool) -> Result<()> {
     let participant = settings.participant()?;
     let identity = identity(&settings, &participant)?;
     std::fs::create_dir_all(&settings.data_dir)
@@ -375,7 +375,7 @@ async fn run(settings: Settings) -> Result<()> {
     }
     println!("store       {store_words}");
 
-    stop_signal().await?;
+    told_to_stop(stop_with_stdin).await?;
     tracing::info!("stopping: running requests get {} s", limits.drain_seconds_max);
     shutdown.cancel();
     let (protocol_end, management_end) = tokio::join!(protocol_task, management_task);
@@ -395,13 +395,16 @@ fn http_status_timeout() -> ::http::StatusCode {
     ::http::StatusCode::REQUEST_TIMEOUT
 }
 
-async fn stop_signal() -> Result<()> {
+async fn told_to_stop(with_stdin: bool) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
+    let input =
+        if with_stdin { Some(kontor_wire::stdin::end().context("cannot listen to standard input")?) } else { None };
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        Some(()) = async { Some(input?.await) } => {}
     }
     Ok(())
 }

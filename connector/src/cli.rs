@@ -25,6 +25,9 @@ pub enum Command {
         /// The settings, TOML. The environment overrides single keys: KONTOR__PROTOCOL__LISTEN.
         #[arg(long, short, value_name = "FILE", default_value = "kontor.toml")]
         config: PathBuf,
+        /// Stop also when the standard input ends: for programs that start this one and must not leave it behind.
+        #[arg(long)]
+        stop_with_stdin: bool,
     },
     /// Check settings, certificates, folders and store without listening; print what was found.
     Check {

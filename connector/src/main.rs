@@ -9,7 +9,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = |()| ExitCode::SUCCESS;
     let result = match cli.command {
-        Command::Serve { config } => kontor::app::serve(&config).map(done),
+        Command::Serve { config, stop_with_stdin } => kontor::app::serve(&config, stop_with_stdin).map(done),
         Command::Check { config } => kontor::app::check(&config).map(done),
         Command::Demo { data, keep, broker } => {
             kontor::demo::run(kontor::demo::Options { data, keep, broker }).map(done)

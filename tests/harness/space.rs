@@ -309,11 +309,12 @@ impl Process {
                 shell
             }
         };
-        command.arg("serve").arg("--config").arg(self.folder.join("settings.toml"));
+        // A test that is killed leaves no program behind.
+        command.arg("serve").arg("--config").arg(self.folder.join("settings.toml")).arg("--stop-with-stdin");
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KONTOR")) {
             command.env_remove(name);
         }
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.program.display())));
         let began = Instant::now();
         loop {

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kontor_tests::programs::{programs, send_signal, wait_at_most};
 use tempfile::TempDir;
@@ -114,6 +114,21 @@ fn a_signal_in_the_middle_of_the_demo_leaves_nothing() {
         assert!(!ended.success, "SIG{name}: {}", ended.stdout);
         assert!(ended.stderr.contains(&format!("SIG{name} came before the last step")), "{}", ended.stderr);
         assert!(!ended.stdout.contains("[9/9]"), "it went on after SIG{name}: {}", ended.stdout);
+    }
+}
+
+#[test]
+fn the_programs_of_a_demo_that_is_killed_end_by_themselves() {
+    let Demo { temporary, mut child } = Demo::start(&programs().broker, &[]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("[5/9]")));
+    assert_eq!(programs_below(temporary.path()).len(), 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let began = Instant::now();
+    while !programs_below(temporary.path()).is_empty() {
+        assert!(began.elapsed() < PATIENCE, "{:?} still run", programs_below(temporary.path()));
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

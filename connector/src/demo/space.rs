@@ -177,7 +177,8 @@ impl Space {
         std::fs::write(&file, settings)?;
         let log = std::fs::File::create(self.root.join(format!("{name}.log")))?;
         let mut command = Command::new(program);
-        command.arg("serve").arg("--config").arg(&file).stdin(Stdio::null());
+        // They end with us, however we end: our end of the pipe is in `child`.
+        command.arg("serve").arg("--config").arg(&file).arg("--stop-with-stdin").stdin(Stdio::piped());
         command.stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("cannot start `{}`", program.display()))?;
         self.children.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((name.to_owned(), child));
