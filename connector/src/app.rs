@@ -397,14 +397,13 @@ fn http_status_timeout() -> ::http::StatusCode {
 
 async fn told_to_stop(with_stdin: bool) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let input =
-        if with_stdin { Some(kontor_wire::stdin::end().context("cannot listen to standard input")?) } else { None };
+    let input = with_stdin.then(kontor_wire::stdin::end).transpose().context("cannot listen to standard input")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        Some(()) = async { Some(input?.await) } => {}
+        () = async { if let Some(input) = input { input.await } }, if with_stdin => {}
     }
     Ok(())
 }

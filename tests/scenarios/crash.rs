@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kontor_tests::participant::PATIENCE;
 use kontor_tests::terms::open;
 use kontor_tests::{DataSpace, Options, Participant};
 use serde_json::{Value, json};
@@ -259,7 +260,10 @@ async fn a_stream_goes_on_after_the_death_of_either_side() {
     let space = DataSpace::new();
     let (mut provider, mut consumer) = space.pair();
     let bytes = crate::transfer::RESUMED_BYTES;
-    let stream = crate::transfer::running(&provider, &consumer, &kontor_tests::terms::times(1), bytes).await;
+    let mut once = crate::transfer::in_its_time();
+    let count = &kontor_tests::terms::times(1)["permission"][0]["constraint"][0];
+    once["permission"][0]["constraint"].as_array_mut().unwrap().push(count.clone());
+    let stream = crate::transfer::running(&provider, &consumer, &once, bytes).await;
     crate::transfer::arrived(&consumer, 8 * 1024 * 1024).await;
     provider.restart();
     provider.wait_running(&stream.there).await;
@@ -281,9 +285,12 @@ async fn a_death_right_after_the_file_got_its_name_costs_nothing() {
         let name = format!("{round}.csv");
         let here = consumer.transfer(&agreement, Some(&name)).await;
         let file = consumer.received().join(&name);
-        while !file.exists() {
-            tokio::task::yield_now().await;
-        }
+        let named = tokio::time::timeout(PATIENCE, async {
+            while !file.exists() {
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(named.await.is_ok(), "nothing arrives");
         consumer.restart();
         consumer.wait_transfer(&here, "COMPLETED").await;
         let there = provider.counterpart("transfers", &here).await;
@@ -291,7 +298,7 @@ async fn a_death_right_after_the_file_got_its_name_costs_nothing() {
         let flows = |all: Vec<Value>| -> Vec<_> {
             all.iter().map(|flow| (flow["id"].clone(), flow["bytes"].clone(), flow["digest_blake3"].clone())).collect()
         };
-        let (ours, theirs) = (flows(consumer.flows(&here).await), flows(provider.flows(&there).await));
+        let (ours, theirs) = (flows(consumer.wait_flows(&here, 1).await), flows(provider.wait_flows(&there, 1).await));
         assert_eq!(ours, theirs, "both sides hold the same flows");
         assert_eq!(ours.len(), 1, "nothing was fetched twice");
     }
@@ -315,13 +322,14 @@ async fn a_taken_use_is_not_forgotten_in_a_crash() {
 async fn time_that_ends_while_the_provider_is_down_ends_the_transfer_after_its_start() {
     let space = DataSpace::new();
     let (mut provider, consumer) = space.pair();
-    let dataset = provider.publish("fairs", &kontor_tests::terms::for_seconds(3)).await;
+    let ends = std::time::Instant::now() + Duration::from_secs(10);
+    let dataset = provider.publish("fairs", &kontor_tests::terms::for_seconds(10)).await;
     let agreement = consumer.agree(&provider, &dataset).await;
     let here = consumer.transfer(&agreement, None).await;
     consumer.wait_transfer(&here, "STARTED").await;
     let there = provider.counterpart("transfers", &here).await;
     provider.kill9();
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep_until(ends.into()).await;
     provider.start_again();
     for ended in [provider.wait_transfer(&there, "TERMINATED").await, consumer.wait_transfer(&here, "TERMINATED").await]
     {

@@ -34,7 +34,7 @@ pub(crate) async fn both_ended(
 async fn the_end_of_the_permitted_time_cuts_a_running_stream() {
     let space = DataSpace::new();
     let (provider, consumer) = space.pair();
-    let stream = running(&provider, &consumer, &for_seconds(3), STREAM_BYTES).await;
+    let stream = running(&provider, &consumer, &for_seconds(10), STREAM_BYTES).await;
     both_ended(&provider, &consumer, &stream, "the time is").await;
     let refused = consumer.try_transfer(&stream.agreement, Some("again.bin")).await;
     refused.refused(403, &["the time is"]);
@@ -44,7 +44,7 @@ async fn the_end_of_the_permitted_time_cuts_a_running_stream() {
 async fn a_reader_past_the_permitted_time_gets_a_visibly_broken_body() {
     let space = DataSpace::new();
     let provider = space.participant("provider");
-    let dataset = provider.publish_sparse("stream", STREAM_BYTES, &for_seconds(2)).await;
+    let dataset = provider.publish_sparse("stream", STREAM_BYTES, &for_seconds(10)).await;
     let consumer = space.fake("reader", |seen| Reply::ack(seen, &terms::urn())).await;
     let agreement = agreed(&provider, &consumer, &dataset).await;
     let granted = granted(&provider, &consumer, &agreement).await;
@@ -157,7 +157,7 @@ async fn transfers_that_turn_at_the_same_instant_all_end_at_the_next() {
     let space = DataSpace::new();
     let provider = space.participant("provider");
     let now = jiff::Timestamp::now();
-    let [turn, end] = [6, 8].map(|seconds| now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap());
+    let [turn, end] = [15, 18].map(|seconds| now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap());
     let before = |until: jiff::Timestamp| json!({ "leftOperand": "dateTime", "operator": "lt", "rightOperand": until.to_string() });
     let fields = json!({ "leftOperand": "idsc:PATH", "operator": "isAnyOf", "rightOperand": ["$.id"] });
     let policy = json!({ "permission": [

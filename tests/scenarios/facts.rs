@@ -88,10 +88,11 @@ async fn a_claim_that_is_taken_back_cuts_a_running_stream() {
 async fn a_claim_that_lapses_cuts_a_running_stream() {
     let space = DataSpace::new();
     let (provider, consumer) = space.pair();
-    let until = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(8)).unwrap();
     let claim = "/participants/urn:story:consumer/claims/spatial";
-    put(&provider, claim, json!({ "value": "urn:place:de", "valid_until": until })).await;
+    put(&provider, claim, json!({ "value": "urn:place:de" })).await;
     let stream = running(&provider, &consumer, &under("spatial", "eq", "urn:place:de"), STREAM_BYTES).await;
+    let until = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(2)).unwrap();
+    put(&provider, claim, json!({ "value": "urn:place:de", "valid_until": until })).await;
     both_ended(&provider, &consumer, &stream, "spatial").await;
 }
 

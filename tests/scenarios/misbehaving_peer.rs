@@ -73,7 +73,8 @@ async fn a_peer_that_never_answers_holds_up_nobody_else() {
 #[tokio::test]
 async fn a_message_that_is_not_answered_in_time_is_said_again() {
     let space = DataSpace::new();
-    let consumer = space.participant("consumer");
+    let hasty = Options { timeout_ms: Some(500), ..Options::default() };
+    let consumer = space.participant_with("consumer", &hasty);
     let stuck = space.fake("stuck", |_| Reply::Never).await;
     ask(&consumer, &stuck, &open()).await;
     assert!(eventually(|| async { (stuck.seen().len() > 1).then_some(()) }).await.is_some());

@@ -10,7 +10,7 @@ use kontor_tests::{DataSpace, Participant, Reply};
 use rusqlite::Connection;
 use serde_json::json;
 
-use crate::transfer::{RESUMED_BYTES, arrived, running};
+use crate::transfer::{RESUMED_BYTES, arrived, in_its_time, running};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -72,7 +72,7 @@ async fn a_receipt_that_the_store_does_not_take_is_taken_up_later() {
 async fn a_stream_is_stopped_although_the_store_does_not_take_the_stop() {
     let space = DataSpace::new();
     let (provider, consumer) = space.pair();
-    let stream = running(&provider, &consumer, &open(), RESUMED_BYTES).await;
+    let stream = running(&provider, &consumer, &in_its_time(), RESUMED_BYTES).await;
     arrived(&consumer, 8 * MIB).await;
     let held = occupied(&provider);
     let refused = provider.act_transfer(&stream.there, "suspend", json!({ "reason": "stocktaking" })).await;

@@ -1,7 +1,7 @@
 //! Transfers: bytes, suspension, resumption, termination.
 
 use http_body_util::BodyExt as _;
-use kontor_tests::participant::eventually;
+use kontor_tests::participant::{PATIENCE, eventually};
 use kontor_tests::terms::{self, open};
 use kontor_tests::{DataSpace, FakePeer, Options, Participant, Reply};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ const MIB: u64 = 1024 * 1024;
 /// Big enough that it still flows when a test acts, and takes no room at the source.
 pub(crate) const STREAM_BYTES: u64 = 64 * 1024 * MIB;
 /// For streams that are suspended on their way and must arrive in the end.
-pub(crate) const RESUMED_BYTES: u64 = 256 * MIB;
+pub(crate) const RESUMED_BYTES: u64 = 64 * MIB;
 /// What may still arrive after a cut: buffers of sockets, TLS and the test itself.
 pub(crate) const IN_FLIGHT_MAX: u64 = 32 * MIB;
 
@@ -22,6 +22,13 @@ pub(crate) struct Granted {
     pub(crate) token: String,
 }
 
+/// Use, at a pace at which [`RESUMED_BYTES`] take some seconds, however fast the machine is.
+pub(crate) fn in_its_time() -> Value {
+    let mut policy = terms::under("idsc:RECURRENCE_RATE", "lteq", "16");
+    policy["permission"][0]["constraint"][0]["unit"] = json!("MBy/s");
+    policy
+}
+
 /// Plays a consumer until a contract is in force; returns the agreement's id.
 pub(crate) async fn agreed(provider: &Participant, consumer: &FakePeer, dataset: &str) -> String {
     let found = consumer.get(provider, &format!("/catalog/datasets/{dataset}")).await.ok();
@@ -31,13 +38,8 @@ pub(crate) async fn agreed(provider: &Participant, consumer: &FakePeer, dataset:
     let request = terms::contract_request(&pid, &consumer.address, &offer);
     let ack = consumer.post(provider, "/negotiations/request", &request).await.ok();
     let there = ack["providerPid"].as_str().unwrap().to_owned();
-    let agreement = loop {
-        let seen = consumer.wait_for("ContractAgreementMessage").await;
-        if seen.body["consumerPid"] == pid {
-            break seen.body["agreement"]["@id"].as_str().unwrap().to_owned();
-        }
-        tokio::task::yield_now().await;
-    };
+    let seen = consumer.wait_for_to("ContractAgreementMessage", &pid).await;
+    let agreement = seen.body["agreement"]["@id"].as_str().unwrap().to_owned();
     let verification =
         terms::message("ContractAgreementVerificationMessage", json!({ "consumerPid": pid, "providerPid": there }));
     consumer.post(provider, &format!("/negotiations/{there}/agreement/verification"), &verification).await.ok();
@@ -50,13 +52,7 @@ pub(crate) async fn granted(provider: &Participant, consumer: &FakePeer, agreeme
     let pid = terms::urn();
     let request = terms::transfer_request(&pid, &consumer.address, agreement);
     let ack = consumer.post(provider, "/transfers/request", &request).await.ok();
-    let seen = loop {
-        let seen = consumer.wait_for("TransferStartMessage").await;
-        if seen.body["consumerPid"] == pid {
-            break seen;
-        }
-        tokio::task::yield_now().await;
-    };
+    let seen = consumer.wait_for_to("TransferStartMessage", &pid).await;
     let address = &seen.body["dataAddress"];
     let properties = address["endpointProperties"].as_array().unwrap();
     let token = properties.iter().find(|property| property["name"] == "authorization").unwrap();
@@ -72,7 +68,7 @@ pub(crate) async fn granted(provider: &Participant, consumer: &FakePeer, agreeme
 pub(crate) async fn read_until(body: &mut kontor_wire::client::PeerBody, bytes: u64) -> Result<u64, hyper::Error> {
     let mut read = 0;
     while read < bytes {
-        match body.frame().await {
+        match tokio::time::timeout(PATIENCE, body.frame()).await.unwrap() {
             None => break,
             Some(frame) => read += frame?.into_data().map_or(0, |data| data.len() as u64),
         }
@@ -84,7 +80,8 @@ pub(crate) async fn read_until(body: &mut kontor_wire::client::PeerBody, bytes: 
 pub(crate) async fn drain(body: &mut kontor_wire::client::PeerBody) -> (u64, bool) {
     let mut read = 0;
     loop {
-        match body.frame().await {
+        assert!(read < STREAM_BYTES / 4, "a body that was to be cut goes on and on");
+        match tokio::time::timeout(PATIENCE, body.frame()).await.unwrap() {
             None => return (read, false),
             Some(Err(_)) => return (read, true),
             Some(Ok(frame)) => read += frame.into_data().map_or(0, |data| data.len() as u64),
@@ -155,7 +152,7 @@ async fn a_running_stream_is_suspended_and_goes_on_where_it_was() {
     let space = DataSpace::new();
     let (provider, consumer) = space.pair();
     let bytes = RESUMED_BYTES;
-    let stream = running(&provider, &consumer, &open(), bytes).await;
+    let stream = running(&provider, &consumer, &in_its_time(), bytes).await;
     arrived(&consumer, 8 * MIB).await;
     provider.act_transfer(&stream.there, "suspend", json!({ "reason": "stocktaking" })).await.ok();
     provider.wait_transfer(&stream.there, "SUSPENDED").await;
@@ -191,7 +188,7 @@ async fn a_running_stream_is_suspended_and_goes_on_where_it_was() {
 async fn a_consumer_can_suspend_and_resume_too() {
     let space = DataSpace::new();
     let (provider, consumer) = space.pair();
-    let stream = running(&provider, &consumer, &open(), RESUMED_BYTES).await;
+    let stream = running(&provider, &consumer, &in_its_time(), RESUMED_BYTES).await;
     arrived(&consumer, 8 * MIB).await;
     consumer.act_transfer(&stream.here, "suspend", json!({ "reason": "no room" })).await.ok();
     consumer.wait_transfer(&stream.here, "SUSPENDED").await;

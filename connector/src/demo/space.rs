@@ -12,7 +12,7 @@ use kontor_wire::tls::{TlsFiles, TlsIdentity};
 use serde_json::Value;
 
 /// How long a program may take to say where it listens.
-const START_MAX: Duration = Duration::from_secs(10);
+const START_MAX: Duration = Duration::from_secs(60);
 
 /// The broker's program: named, beside ours, or built by the cargo that runs us.
 pub(super) async fn broker_program(named: Option<&Path>) -> Result<PathBuf> {

@@ -174,10 +174,12 @@ async fn an_empty_answer_without_a_content_type_is_an_answer() {
 
 #[tokio::test]
 async fn a_long_answer_and_a_missing_one_are_refused() {
-    let limits = ClientLimits { response_bytes_max: 1000, header_timeout: SHORT, ..ClientLimits::default() };
+    let limits = ClientLimits { response_bytes_max: 1000, ..ClientLimits::default() };
     let two = secure(ServeLimits::default(), limits).await;
     let error = two.client.send(&id(), two.get("/large")).await.unwrap_err();
     assert!(matches!(error, PeerError::TooLarge { limit: 1000, .. }) && !error.is_retryable(), "{error:?}");
+    let limits = ClientLimits { header_timeout: SHORT, ..ClientLimits::default() };
+    let two = secure(ServeLimits::default(), limits).await;
     let error = two.client.send(&id(), two.get("/never")).await.unwrap_err();
     assert!(matches!(error, PeerError::Timeout { .. }) && error.is_retryable(), "{error:?}");
 }
@@ -206,7 +208,7 @@ async fn large_heads_and_many_fields_are_answered_with_431() {
     let mut tcp = TcpStream::connect(address).await.unwrap();
     let _ = tcp.write_all(endless.as_bytes()).await;
     let mut rest = Vec::new();
-    let ended = tokio::time::timeout(Duration::from_secs(5), tcp.read_to_end(&mut rest)).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), tcp.read_to_end(&mut rest)).await;
     assert!(ended.is_ok(), "an endless head was buffered on");
 }
 
@@ -236,7 +238,7 @@ async fn a_peer_that_takes_no_bytes_loses_its_connection() {
     let (address, shutdown) = plain(limits).await;
     let mut tcp = TcpStream::connect(address).await.unwrap();
     tcp.write_all(b"GET /stream HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    tokio::time::sleep(SHORT * 5).await;
+    tokio::time::sleep(SHORT * 20).await;
     let mut bytes = Vec::new();
     let _ = tcp.read_to_end(&mut bytes).await;
     assert!(bytes.len() < PIECE * PIECES, "the whole body came although nobody took it");
