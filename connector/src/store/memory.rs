@@ -54,8 +54,12 @@ impl MemoryStore {
 
     pub(super) fn oldest<R: Record>(&self, filter: Filter, limit: usize) -> Result<Vec<Row<R>>, StoreError> {
         let mut tables = self.lock();
-        let rows = R::table(&mut tables).rows.iter();
-        Ok(rows.filter(|(_, row)| fits(&row.value, &filter)).take(limit).map(to_row).collect())
+        let rows = R::table(&mut tables).rows.iter().filter(|(_, row)| fits(&row.value, &filter));
+        // What is due comes in the order of its time.
+        let Some((column, _)) = filter.at_most else { return Ok(rows.take(limit).map(to_row).collect()) };
+        let mut due: Vec<_> = rows.collect();
+        due.sort_by_key(|(seq, row)| (time_of(&row.value, column), **seq));
+        Ok(due.into_iter().take(limit).map(to_row).collect())
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "as the other adapter has it")]

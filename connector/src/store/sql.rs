@@ -227,7 +227,7 @@ impl SqlStore {
     }
 
     pub(super) async fn oldest<R: Record>(&self, filter: Filter, limit: usize) -> Result<Vec<Row<R>>, StoreError> {
-        self.ask(move |connection| select(connection, &filter, "ORDER BY seq", limit)).await
+        self.ask(move |connection| select(connection, &filter, &oldest_first(&filter), limit)).await
     }
 
     /// The numbers of the rows from one on, oldest first.
@@ -250,8 +250,7 @@ impl SqlStore {
     #[expect(clippy::unused_async, reason = "one face for what is glanced at and what is handed to a thread")]
     pub(super) async fn least<R: Record>(&self, column: &'static str) -> Result<Option<i64>, StoreError> {
         self.glance(|connection| {
-            let sql = format!("SELECT min({column}) FROM {}", R::TABLE);
-            let mut statement = connection.prepare_cached(&sql).map_err(fault)?;
+            let mut statement = connection.prepare_cached(&least_of::<R>(column)).map_err(fault)?;
             statement.query_row([], |row| row.get(0)).map_err(fault)
         })
     }
@@ -563,12 +562,20 @@ fn count<R: Record>(connection: &Connection, filter: &Filter) -> Result<u64, Sto
     Ok(u64::try_from(count).unwrap_or_default())
 }
 
-fn select<R: Record>(
-    connection: &Connection,
-    filter: &Filter,
-    order: &str,
-    limit: usize,
-) -> Result<Vec<Row<R>>, StoreError> {
+/// What is due comes in the order of its time, which the index has; all else in the order of its coming.
+pub(super) fn oldest_first(filter: &Filter) -> String {
+    match filter.at_most {
+        Some((column, _)) => format!("ORDER BY {column}, seq"),
+        None => "ORDER BY seq".to_owned(),
+    }
+}
+
+/// So many words let an index answer that has only the rows that have a value.
+pub(super) fn least_of<R: Record>(column: &str) -> String {
+    format!("SELECT min({column}) FROM {} WHERE {column} IS NOT NULL", R::TABLE)
+}
+
+pub(super) fn selection<R: Record>(filter: &Filter, order: &str, limit: usize) -> (String, Vec<Value>) {
     let (conditions, mut values) = conditions(filter);
     values.push(Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
     let sql = format!(
@@ -576,6 +583,16 @@ fn select<R: Record>(
         R::TABLE,
         values.len()
     );
+    (sql, values)
+}
+
+fn select<R: Record>(
+    connection: &Connection,
+    filter: &Filter,
+    order: &str,
+    limit: usize,
+) -> Result<Vec<Row<R>>, StoreError> {
+    let (sql, values) = selection::<R>(filter, order, limit);
     let mut statement = connection.prepare_cached(&sql).map_err(fault)?;
     let mut found = statement.query(params_from_iter(values)).map_err(fault)?;
     let mut rows = Vec::new();

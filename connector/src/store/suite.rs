@@ -1008,6 +1008,33 @@ async fn full_sync_and_the_log_are_on() {
     assert_eq!(pragma("mmap_size").await, rusqlite::types::Value::Integer(0));
 }
 
+/// Duties that are settled stay, so what is due must not be looked for among them.
+#[tokio::test]
+async fn what_is_due_is_found_by_an_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let Store::Sql(store) = open(dir.path()) else { panic!("SQLite was asked for") };
+    let due = Filter::default().due("next_attempt", at(0));
+    let (due, _) = sql::selection::<DutyRecord>(&due, &sql::oldest_first(&due), 10);
+    let wakes = Filter::default().due("at", at(0));
+    let (wakes, _) = sql::selection::<WakeRecord>(&wakes, &sql::oldest_first(&wakes), 10);
+    for (statement, index) in [
+        (due, "duty_by_next_attempt"),
+        (sql::least_of::<DutyRecord>("next_attempt"), "duty_by_next_attempt"),
+        (wakes, "wake_by_time"),
+        (sql::least_of::<WakeRecord>("at"), "wake_by_time"),
+    ] {
+        let explain = format!("EXPLAIN QUERY PLAN {statement}");
+        let plan = store.run_on_writer(move |connection| {
+            let mut plan = connection.prepare(&explain).unwrap();
+            let values = vec![rusqlite::types::Value::Integer(1); plan.parameter_count()];
+            let lines = plan.query_map(rusqlite::params_from_iter(values), |row| row.get::<_, String>(3)).unwrap();
+            lines.map(Result::unwrap).collect::<Vec<_>>().join("\n")
+        });
+        let plan = plan.await.unwrap();
+        assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{statement}: {plan}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_full_disk_refuses_what_does_not_fit_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
