@@ -75,6 +75,7 @@ struct Contexts {
     client: SslContext,
     participant: ParticipantId,
     not_after: String,
+    stamps: Stamps,
 }
 
 impl std::fmt::Debug for TlsIdentity {
@@ -117,7 +118,7 @@ impl TlsIdentity {
     /// # Cancellation
     /// May be dropped at any time; the identity then stays as it is.
     pub async fn watch(&self, every: Duration, shutdown: CancellationToken) {
-        let mut seen = self.inner.files.stamps();
+        let mut warned = None;
         let mut ticks = tokio::time::interval(every.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -126,15 +127,17 @@ impl TlsIdentity {
                 _ = ticks.tick() => {}
             }
             let now = self.inner.files.stamps();
-            if now == seen {
+            if now == self.inner.contexts.load().stamps {
                 continue;
             }
-            seen = now;
             match self.reload() {
                 Ok(()) => tracing::info!(not_after = %self.not_after(), "certificate and trust bundle reloaded"),
-                Err(error) => {
+                // It is tried again, since a certificate may only begin later, or be half written; it is said once.
+                Err(error) if warned != Some(now) => {
                     tracing::warn!(%error, "certificate not reloaded, the old one stays in use");
+                    warned = Some(now);
                 }
+                Err(_) => {}
             }
         }
     }
@@ -211,8 +214,11 @@ impl TlsIdentity {
     }
 }
 
+/// When certificate, key and trust were last changed.
+type Stamps = [Option<SystemTime>; 3];
+
 impl TlsFiles {
-    fn stamps(&self) -> [Option<SystemTime>; 3] {
+    fn stamps(&self) -> Stamps {
         let stamp = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
         [stamp(&self.certificate), stamp(&self.key), stamp(&self.trust)]
     }
@@ -220,6 +226,8 @@ impl TlsFiles {
 
 impl Contexts {
     fn load(files: &TlsFiles) -> Result<Self, TrustError> {
+        // Before they are read: what is changed meanwhile is read again.
+        let stamps = files.stamps();
         let chain = certificates(&files.certificate)?;
         let Some((own, rest)) = chain.split_first() else {
             return Err(file_error(
@@ -265,7 +273,13 @@ impl Contexts {
         server.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
         let mut client = context(SslMethod::tls_client())?;
         client.set_verify(SslVerifyMode::PEER);
-        Ok(Self { server: server.build(), client: client.build(), participant, not_after: own.not_after().to_string() })
+        Ok(Self {
+            server: server.build(),
+            client: client.build(),
+            participant,
+            not_after: own.not_after().to_string(),
+            stamps,
+        })
     }
 }
 

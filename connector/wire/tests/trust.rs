@@ -226,6 +226,41 @@ fn keys_are_private_and_never_overwritten() {
     }
 }
 
+/// The certificate may begin in a minute, or the file be half written.
+#[tokio::test]
+async fn a_certificate_that_could_not_be_loaded_is_tried_again_although_no_file_changes() {
+    let two = Two::new();
+    let files = save(two.dir.path(), &two.ca, "provider", &request(PROVIDER));
+    let identity = TlsIdentity::load(&files).unwrap();
+    let before = identity.not_after();
+    let stop = CancellationToken::new();
+    let watching = {
+        let (identity, stop) = (identity.clone(), stop.clone());
+        tokio::spawn(async move { identity.watch(Duration::from_millis(5), stop).await })
+    };
+    let at = std::time::SystemTime::now() + Duration::from_secs(5);
+    let write = |file: &Path, bytes: &[u8]| {
+        std::fs::write(file, bytes).unwrap();
+        std::fs::File::options().write(true).open(file).unwrap().set_modified(at).unwrap();
+    };
+    write(&files.certificate, b"no certificate");
+    write(&files.key, b"no key");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let longer = CertificateRequest { days: 900, ..request(PROVIDER) };
+    let beside = tempfile::tempdir().unwrap();
+    let new = save(beside.path(), &two.ca, "provider", &longer);
+    write(&files.certificate, &std::fs::read(&new.certificate).unwrap());
+    write(&files.key, &std::fs::read(&new.key).unwrap());
+    let loaded = tokio::time::timeout(Duration::from_secs(60), async {
+        while identity.not_after() == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    assert!(loaded.await.is_ok(), "the old certificate is still used");
+    stop.cancel();
+    watching.await.unwrap();
+}
+
 #[tokio::test]
 async fn certificates_are_replaced_under_a_running_server() {
     let two = Two::new();
