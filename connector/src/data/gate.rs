@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use jiff::Timestamp;
 use kontor_core::effect::StopReason;
@@ -261,7 +261,7 @@ impl Gatepost {
 #[derive(Debug)]
 pub struct Grants {
     posts: RwLock<HashMap<ProcessId, Arc<Gatepost>>>,
-    buckets: Mutex<HashMap<AgreementId, Weak<Bucket>>>,
+    buckets: Mutex<HashMap<AgreementId, Arc<Bucket>>>,
     /// Transfers that ended, the oldest first: what is kept only to say why.
     ended: Mutex<VecDeque<ProcessId>>,
     ended_max: usize,
@@ -319,11 +319,12 @@ impl Grants {
     fn bucket(&self, grant: &GrantSpec) -> Option<Arc<Bucket>> {
         let rate = grant.terms.rate?;
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that no grant holds any more was full again long before anybody could ask.
-        buckets.retain(|_, bucket| bucket.strong_count() > 0);
-        let held = buckets.get(&grant.agreement).and_then(Weak::upgrade).filter(|bucket| bucket.rate() == rate);
-        let bucket = held.unwrap_or_else(|| Arc::new(Bucket::new(rate, tokio::time::Instant::now())));
-        buckets.insert(grant.agreement.clone(), Arc::downgrade(&bucket));
+        let now = tokio::time::Instant::now();
+        // One that is full again is as good as a new one.
+        buckets.retain(|_, bucket| Arc::strong_count(bucket) > 1 || !bucket.is_full(now));
+        let held = buckets.get(&grant.agreement).filter(|bucket| bucket.rate() == rate).cloned();
+        let bucket = held.unwrap_or_else(|| Arc::new(Bucket::new(rate, now)));
+        buckets.insert(grant.agreement.clone(), Arc::clone(&bucket));
         Some(bucket)
     }
 

@@ -1,6 +1,6 @@
 //! How fast bytes may leave: one bucket for all flows of an agreement.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kontor_core::policy::Rate;
@@ -38,18 +38,30 @@ impl Bucket {
     /// # Errors
     /// The time until they would be there if nobody else took any.
     pub fn take(&self, bytes: u64, now: Instant) -> Result<(), Duration> {
-        let (full, wanted) = (cost(self.rate, self.rate.burst()), cost(self.rate, bytes));
-        let mut level = self.level.lock().unwrap_or_else(PoisonError::into_inner);
-        let passed = now.saturating_duration_since(level.at).as_nanos();
-        let filled = i128::try_from(passed).unwrap_or(i128::MAX).saturating_mul(i128::from(self.rate.bytes()));
-        level.held = level.held.saturating_add(filled).min(full);
-        level.at = level.at.max(now);
+        let wanted = cost(self.rate, bytes);
+        let mut level = self.filled(now);
         if level.held >= wanted {
             level.held -= wanted;
             return Ok(());
         }
         let nanos = (wanted - level.held).div_ceil_by(i128::from(self.rate.bytes()));
         Err(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
+    }
+
+    /// Whether it holds all that it can.
+    #[must_use]
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.filled(now).held == cost(self.rate, self.rate.burst())
+    }
+
+    /// The level at an instant.
+    fn filled(&self, now: Instant) -> MutexGuard<'_, Level> {
+        let mut level = self.level.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = now.saturating_duration_since(level.at).as_nanos();
+        let filled = i128::try_from(passed).unwrap_or(i128::MAX).saturating_mul(i128::from(self.rate.bytes()));
+        level.held = level.held.saturating_add(filled).min(cost(self.rate, self.rate.burst()));
+        level.at = level.at.max(now);
+        level
     }
 
     /// The largest piece that is taken at once, where pieces have so many bytes at most: a second's worth, so that a

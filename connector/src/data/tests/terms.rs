@@ -193,7 +193,8 @@ async fn all_flows_of_an_agreement_share_its_rate() {
     let world = World::new();
     let rate = Rate::new(SEGMENT as u64, SignedDuration::from_secs(1_000_000_000));
     let (spec, _) = world.file(SEGMENT * 2);
-    world.grants.open(GrantSpec { terms: StreamTerms { rate, ..StreamTerms::default() }, ..spec });
+    let spec = GrantSpec { terms: StreamTerms { rate, ..StreamTerms::default() }, ..spec };
+    world.grants.open(spec.clone());
     let (mut one, mut two) = (world.get(&[]).await.into_body(), world.get(&[]).await.into_body());
     let mut came = 0;
     while came < SEGMENT {
@@ -209,6 +210,11 @@ async fn all_flows_of_an_agreement_share_its_rate() {
     }
     let sent: u64 = world.reports(2).await.iter().map(|report| report.bytes).sum();
     assert_eq!(sent, SEGMENT as u64);
+    // A transfer that is forgotten takes what it used of the rate with it for nobody.
+    assert!(world.grants.forget(&transfer()));
+    world.grants.open(spec);
+    let mut again = world.get(&[]).await.into_body();
+    assert!(tokio::time::timeout(Duration::from_millis(50), again.frame()).await.is_err(), "the rate began anew");
 }
 
 #[tokio::test]
