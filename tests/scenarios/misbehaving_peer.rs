@@ -58,16 +58,31 @@ async fn what_a_broken_peer_says_is_shown_while_its_message_waits() {
 #[tokio::test]
 async fn a_peer_that_never_answers_holds_up_nobody_else() {
     let space = DataSpace::new();
-    let patient = Options { timeout_ms: Some(600_000), ..Options::default() };
+    let patient = Options { timeout_ms: Some(600_000), delivery: "in_flight_max = 8".to_owned(), ..Options::default() };
     let (provider, consumer) = (space.participant("provider"), space.participant_with("consumer", &patient));
     let dataset = provider.publish("fairs", &open()).await;
     let stuck = space.fake("stuck", |_| Reply::Never).await;
-    for _ in 0..8 {
+    for _ in 0..20 {
         ask(&consumer, &stuck, &open()).await;
     }
-    assert!(eventually(|| async { (stuck.seen().len() >= 8).then_some(()) }).await.is_some());
+    assert!(eventually(|| async { (stuck.seen().len() >= 2).then_some(()) }).await.is_some());
     consumer.agree(&provider, &dataset).await;
-    assert_eq!(stuck.seen().len(), 8, "they were still waited for");
+    assert_eq!(stuck.seen().len(), 2, "one participant has a quarter of what may be on its way");
+}
+
+#[tokio::test]
+async fn what_follows_by_rule_and_never_arrives_ends_the_process() {
+    let space = DataSpace::new();
+    let hasty = Options { timeout_ms: Some(200), delivery: "give_up_seconds = 1".to_owned(), ..Options::default() };
+    let provider = space.participant_with("provider", &hasty);
+    let dataset = provider.publish("fairs", &open()).await;
+    let consumer = space.fake("deaf", |_| Reply::Never).await;
+    let offer = terms::offer(&open(), "urn:story:offer:fairs", &dataset, &provider.id);
+    let request = terms::contract_request(&urn(), &consumer.address, &offer);
+    let ack = consumer.post(&provider, "/negotiations/request", &request).await.ok();
+    let there = ack["providerPid"].as_str().unwrap();
+    let ended = provider.wait_negotiation(there, "TERMINATED").await;
+    assert!(ended.to_string().contains("did not arrive: given up"), "{ended:#}");
 }
 
 #[tokio::test]

@@ -144,9 +144,9 @@ impl Control {
         };
         settled.batch.now = now;
         let settle_rules = input.is_none();
-        let refused = match (&input, &settled.next.pending) {
-            (Some(negotiation::Input::Undelivered { failure, .. }), Some(pending)) if failure.refused => {
-                Some((pending.message.kind(), failure.detail.clone()))
+        let failed = match (&input, &settled.next.pending) {
+            (Some(negotiation::Input::Undelivered { failure, .. }), Some(pending)) => {
+                Some((pending.message.kind(), failure.clone()))
             }
             _ => None,
         };
@@ -170,7 +170,7 @@ impl Control {
                 break;
             }
             let Some(decision) = self.parts.rules.negotiation(&settled.next, &settled.visits) else { break };
-            if !decision.after.is_zero() && refused.is_none() {
+            if !decision.after.is_zero() && failed.is_none() {
                 settled.later = Some(decision);
                 break;
             }
@@ -191,10 +191,10 @@ impl Control {
                 if decision.action == Action::Counter { Ok(OfferKind::Published.into()) } else { terms(&settled.next) };
             let facts = self.negotiation_facts(now, terms);
             let mut decided = settled.next.clone().step(negotiation::Input::Decided(command), &facts);
-            if let (Ok(outcome), Some((kind, detail))) = (&decided, &refused)
+            if let (Ok(outcome), Some((kind, failure))) = (&decided, &failed)
                 && outcome.next.pending.as_ref().is_some_and(|pending| pending.message.kind() == *kind)
             {
-                let (code, reason) = not_again(detail);
+                let (code, reason) = not_again(failure);
                 let end = negotiation::Command::Terminate { code, reason };
                 decided = settled.next.clone().step(negotiation::Input::Decided(end), &facts);
             } else if !decision.after.is_zero() {
@@ -378,9 +378,9 @@ impl Control {
         };
         settled.batch.now = now;
         let settle_rules = input.is_none();
-        let refused = match (&input, &settled.next.pending) {
-            (Some(transfer::Input::Undelivered { failure, .. }), Some(pending)) if failure.refused => {
-                Some((pending.message.kind(), failure.detail.clone()))
+        let failed = match (&input, &settled.next.pending) {
+            (Some(transfer::Input::Undelivered { failure, .. }), Some(pending)) => {
+                Some((pending.message.kind(), failure.clone()))
             }
             _ => None,
         };
@@ -399,7 +399,7 @@ impl Control {
                 break;
             }
             let Some(decision) = self.parts.rules.transfer(&settled.next, &settled.visits) else { break };
-            if !decision.after.is_zero() && refused.is_none() {
+            if !decision.after.is_zero() && failed.is_none() {
                 settled.later = Some(decision);
                 break;
             }
@@ -408,10 +408,10 @@ impl Control {
             };
             let facts = transfer::Facts { now, message_id: self.fresh_message_id(), permission: permission.clone() };
             let mut decided = settled.next.clone().step(transfer::Input::Decided(command), &facts);
-            if let (Ok(outcome), Some((kind, detail))) = (&decided, &refused)
+            if let (Ok(outcome), Some((kind, failure))) = (&decided, &failed)
                 && outcome.next.pending.as_ref().is_some_and(|pending| pending.message.kind() == *kind)
             {
-                let (code, reason) = not_again(detail);
+                let (code, reason) = not_again(failure);
                 let end = transfer::Command::Terminate { code, reason };
                 decided = settled.next.clone().step(transfer::Input::Decided(end), &facts);
             } else if !decision.after.is_zero() {
@@ -670,9 +670,11 @@ fn negotiation_command(action: Action, negotiation: &Negotiation) -> Option<nego
     })
 }
 
-/// What a rule decided and the peer refused would be refused again, and at once: the process ends, and the peer is told.
-fn not_again(detail: &str) -> (Option<String>, Vec<String>) {
-    (Some("refused".to_owned()), vec![format!("what follows by rule was refused: {detail}")])
+/// What a rule decided and the peer refused, or never took, would be refused again, and at once, or be tried for ever: the
+/// process ends, and the peer is told.
+fn not_again(failure: &negotiation::Failure) -> (Option<String>, Vec<String>) {
+    let (code, what) = if failure.refused { ("refused", "was refused") } else { ("undelivered", "did not arrive") };
+    (Some(code.to_owned()), vec![format!("what follows by rule {what}: {}", failure.detail)])
 }
 
 fn agreement_record(negotiation: &Negotiation, agreement: negotiation::Agreement) -> AgreementRecord {

@@ -2,17 +2,17 @@
 //! back-off; what remains after a crash is taken up at the next start.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use kontor_core::id::{MessageId, ProcessId};
+use kontor_core::id::{MessageId, ParticipantId, ProcessId};
 use kontor_core::negotiation::{self, Failure};
 use kontor_core::transfer;
 use kontor_vocab::context::compact;
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::Control;
@@ -22,6 +22,8 @@ use super::wire_format;
 use crate::model::{Machine, OutboxEntry};
 use crate::store::{Batch, StoreError};
 
+/// One participant's share of the messages that may be on their way at once.
+const SHARE_OF_ONE: usize = 4;
 /// How often a peer may answer that it does not know the process, before we believe it. A peer
 /// may learn of a process a moment after its message arrives here.
 const UNKNOWN_ATTEMPTS_MAX: u32 = 6;
@@ -37,6 +39,9 @@ const BOOKKEEPING_EVERY: u32 = 4;
 #[derive(Debug)]
 pub struct Outbox {
     in_flight: Arc<Semaphore>,
+    /// How many of them may be to one participant, so that one that does not answer holds up its own messages alone.
+    to_one_max: usize,
+    to_one: Mutex<HashMap<ParticipantId, Weak<Semaphore>>>,
     running: Mutex<HashMap<MessageId, Running>>,
 }
 
@@ -51,13 +56,37 @@ struct Running {
 
 impl Outbox {
     pub(crate) fn new(in_flight_max: usize) -> Self {
-        Self { in_flight: Arc::new(Semaphore::new(in_flight_max.max(1))), running: Mutex::default() }
+        Self {
+            in_flight: Arc::new(Semaphore::new(in_flight_max.max(1))),
+            to_one_max: (in_flight_max / SHARE_OF_ONE).max(1),
+            to_one: Mutex::default(),
+            running: Mutex::default(),
+        }
     }
 
-    /// Stops trying a message that was superseded.
-    pub(crate) fn cancel(&self, id: &MessageId) {
-        if let Some(running) = self.running().remove(id) {
-            running.cancelled.cancel();
+    /// Waits until one message more may be on its way to a participant.
+    async fn turn(&self, to: &ParticipantId) -> Result<[OwnedSemaphorePermit; 2], AcquireError> {
+        let own = {
+            let mut all = self.to_one.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            match all.get(to).and_then(Weak::upgrade) {
+                Some(own) => own,
+                None => {
+                    all.retain(|_, own| own.strong_count() > 0);
+                    let own = Arc::new(Semaphore::new(self.to_one_max));
+                    all.insert(to.clone(), Arc::downgrade(&own));
+                    own
+                }
+            }
+        };
+        Ok([own.acquire_owned().await?, self.in_flight.clone().acquire_owned().await?])
+    }
+
+    /// Stops trying messages that were superseded, once that is committed.
+    pub(crate) fn cancel(&self, ids: &[MessageId]) {
+        for id in ids {
+            if let Some(running) = self.running().remove(id) {
+                running.cancelled.cancel();
+            }
         }
     }
 
@@ -130,7 +159,7 @@ impl Control {
         let (mut unknown, mut busy) = (0, 0);
         loop {
             let attempt = {
-                let Ok(_permit) = self.outbox.in_flight.clone().acquire_owned().await else { return };
+                let Ok(_turn) = self.outbox.turn(&entry.to).await else { return };
                 self.attempt(&entry).await
             };
             if entry.awaits_answer && matches!(attempt, Attempt::Delivered { .. }) {
@@ -264,23 +293,34 @@ impl Control {
     /// Takes up what became of a message; it leaves the outbox in the same commit. Until then a crash repeats it, which
     /// changes nothing at the peer. Where the store fails, it is tried again: nobody else would.
     async fn take_up(&self, entry: &OutboxEntry, outcome: &Outcome) -> Result<(), ControlError> {
+        match self.until_taken("the receipt of a message", || self.took_up(entry, outcome.clone())).await {
+            Ok(outgoing) => {
+                self.send(outgoing);
+                Ok(())
+            }
+            Err(error @ ControlError::Store(StoreError::Duplicate { .. })) => Err(error),
+            Err(error) => {
+                tracing::error!(message.id = %entry.id, %error, "the receipt of a message could not be taken up");
+                Err(error)
+            }
+        }
+    }
+
+    /// Does once more what the store does not take for the moment, until it does: what has happened must be written
+    /// down, and nobody else would.
+    pub(super) async fn until_taken<T, F>(&self, what: &str, attempt: impl Fn() -> F) -> Result<T, ControlError>
+    where
+        F: Future<Output = Result<T, ControlError>>,
+    {
         let mut attempts = 0;
         loop {
-            match self.took_up(entry, outcome.clone()).await {
-                Ok(outgoing) => {
-                    self.send(outgoing);
-                    return Ok(());
-                }
-                Err(error @ ControlError::Store(StoreError::Duplicate { .. })) => return Err(error),
-                Err(error @ (ControlError::Store(StoreError::Unavailable(_)) | ControlError::Busy)) => {
+            match attempt().await {
+                Err(error) if error.may_pass() => {
                     attempts += 1;
-                    tracing::error!(message.id = %entry.id, %error, attempts, "the receipt of a message could not be taken up yet");
+                    tracing::error!(%error, attempts, "{what} could not be taken up yet");
                     tokio::time::sleep(self.backoff(attempts)).await;
                 }
-                Err(error) => {
-                    tracing::error!(message.id = %entry.id, %error, "the receipt of a message could not be taken up");
-                    return Err(error);
-                }
+                done => return done,
             }
         }
     }
