@@ -164,8 +164,20 @@ impl FakePeer {
         endpoint: &str,
         token: &str,
     ) -> http::Response<kontor_wire::client::PeerBody> {
-        let request =
-            http::Request::get(endpoint).header("authorization", format!("Bearer {token}")).body(Bytes::new()).unwrap();
+        self.open_from(from, endpoint, token, 0).await
+    }
+
+    /// Opens a data address from a byte on.
+    pub async fn open_from(
+        &self,
+        from: &Participant,
+        endpoint: &str,
+        token: &str,
+        first: u64,
+    ) -> http::Response<kontor_wire::client::PeerBody> {
+        let request = http::Request::get(endpoint).header("authorization", format!("Bearer {token}"));
+        let request = if first > 0 { request.header("range", format!("bytes={first}-")) } else { request };
+        let request = request.body(Bytes::new()).unwrap();
         self.client.open(&ParticipantId::parse(from.id.as_str()).unwrap(), request).await.unwrap()
     }
 

@@ -1,6 +1,6 @@
 //! The policy holds in the stream: what it ends is cut, and both sides know why.
 
-use kontor_tests::participant::id_of;
+use kontor_tests::participant::{eventually, id_of};
 use kontor_tests::terms::{self, for_seconds, open, times, under};
 use kontor_tests::{DataSpace, Options, Participant, Reply};
 use serde_json::{Value, json};
@@ -190,6 +190,25 @@ async fn uses_that_are_reported_cut_a_running_stream_once_they_exceed_the_count(
     provider.post(&uses, json!({ "uses": 1 })).await.ok();
     both_ended(&provider, &consumer, &stream, "this is use 4").await;
     provider.post(&uses, json!({ "uses": 0 })).await.refused(400, &["uses"]);
+}
+
+#[tokio::test]
+async fn who_comes_back_before_the_loss_is_noticed_is_told_to_come_again_and_loses_no_use() {
+    let space = DataSpace::new();
+    let provider = space.participant("provider");
+    let dataset = provider.publish_sparse("stream", STREAM_BYTES, &times(1)).await;
+    let consumer = space.fake("reader", |seen| Reply::ack(seen, &terms::urn())).await;
+    let agreement = agreed(&provider, &consumer, &dataset).await;
+    let granted = granted(&provider, &consumer, &agreement).await;
+    let mut lost = consumer.open(&provider, &granted.endpoint, &granted.token).await.into_body();
+    read_until(&mut lost, 1024 * 1024).await.unwrap();
+    // The first connection is still there: as far as anybody can see, its reader only pauses.
+    let back = async || consumer.open_from(&provider, &granted.endpoint, &granted.token, 1024 * 1024).await.status();
+    assert_eq!(back().await, 503);
+    drop(lost);
+    let there = eventually(|| async { (back().await == 206).then_some(()) }).await;
+    assert!(there.is_some(), "the reading could not go on");
+    assert_eq!(provider.get(&format!("/agreements/{agreement}")).await.ok()["uses"], 1);
 }
 
 #[tokio::test]

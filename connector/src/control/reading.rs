@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use kontor_core::policy::DueDuty;
 
-/// A reading may go back over this many bytes in all before it counts as another use: bytes that were on their way when a
-/// connection was cut.
+/// A reading may go back over this many bytes in all, and over no more than it has, before it counts as another use: bytes
+/// that were on their way when a connection was cut.
 pub const RESUME_SLACK_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The readings of one transfer: of each member the latest, and the flows that run.
@@ -25,7 +25,7 @@ struct Reading {
     furthest: u64,
     /// How many bytes left more than once.
     repeated: u64,
-    /// All that a flow asked for was sent.
+    /// All that a flow asked for was sent. The end of it may be lost on its way all the same.
     whole: bool,
 }
 
@@ -53,8 +53,9 @@ pub(crate) struct Beginning<'a> {
 
 impl Readings {
     /// Notes a flow, and says under which name its use is taken. One use covers a whole reading with its resumptions: a
-    /// resumed flow has the name of the reading that it resumes, a further reading has a name of its own.
-    pub(crate) fn begin(&mut self, flow: Beginning<'_>, duties: Vec<DueDuty>) -> String {
+    /// resumed flow has the name of the reading that it resumes, a further reading has a name of its own. And whether
+    /// another flow of the same member still runs, which makes it another reading whatever it asks for.
+    pub(crate) fn begin(&mut self, flow: Beginning<'_>, duties: Vec<DueDuty>) -> (String, bool) {
         let member = flow.member.map(str::to_owned);
         let beside = self.running.values().any(|running| running.member == member);
         let reading = match self.latest.get(&member) {
@@ -67,7 +68,7 @@ impl Readings {
         };
         let version = flow.version.to_owned();
         self.running.insert(flow.flow.to_owned(), Running { member, version, reading: reading.clone(), duties });
-        reading
+        (reading, beside)
     }
 
     /// A flow was not let through after all.
@@ -99,9 +100,14 @@ impl Readings {
 impl Reading {
     fn is_resumed_by(&self, flow: Beginning<'_>) -> bool {
         let back = self.furthest.saturating_sub(flow.offset);
-        // Cut before anything left: beginning again is no second reading.
-        let near = back == 0 || (flow.offset > 0 && self.repeated.saturating_add(back) <= RESUME_SLACK_BYTES);
-        near && !self.whole && self.version == flow.version
+        // Less than a second reading in all, however small the member is.
+        let slack = RESUME_SLACK_BYTES.min(self.furthest);
+        let near = match flow.offset {
+            // Cut before anything left: beginning again is no second reading.
+            0 => self.furthest == 0 && !self.whole,
+            _ => self.repeated.saturating_add(back) <= slack,
+        };
+        near && self.version == flow.version
     }
 }
 
@@ -117,7 +123,7 @@ mod tests {
 
     /// Runs a flow of so many bytes, and gives the name of its reading.
     fn run(readings: &mut Readings, flow: Beginning<'_>, bytes: u64, whole: bool) -> String {
-        let name = readings.begin(flow, Vec::new());
+        let (name, _) = readings.begin(flow, Vec::new());
         readings.end(flow.flow, flow.offset, bytes, whole);
         name
     }
@@ -129,8 +135,21 @@ mod tests {
         assert_eq!(run(&mut readings, flow("b", 0), 900 * MIB, false), "reading", "nothing had left");
         assert_eq!(run(&mut readings, flow("c", 890 * MIB), 50 * MIB, false), "reading");
         assert_eq!(run(&mut readings, flow("d", 940 * MIB), 60 * MIB, true), "reading");
-        assert_eq!(run(&mut readings, flow("e", 990 * MIB), MIB, false), "reading:e", "it was whole");
-        assert_eq!(run(&mut readings, flow("f", 991 * MIB), MIB, true), "reading:e");
+        assert_eq!(run(&mut readings, flow("e", 990 * MIB), 10 * MIB, true), "reading", "its end was lost on its way");
+        assert_eq!(run(&mut readings, flow("f", 0), MIB, false), "reading:f", "from the start");
+        assert_eq!(run(&mut readings, flow("g", MIB), MIB, true), "reading:f");
+    }
+
+    #[test]
+    fn what_is_small_is_not_read_again_and_again_but_for_its_first_byte() {
+        let mut readings = Readings::default();
+        run(&mut readings, flow("a", 0), 1000, true);
+        let names: Vec<String> = (0..4).map(|n| run(&mut readings, flow(&format!("again{n}"), 1), 999, true)).collect();
+        assert_eq!(names, ["reading", "reading:again1", "reading:again1", "reading:again3"]);
+        // Nothing of an empty one can be lost.
+        let mut readings = Readings::default();
+        run(&mut readings, flow("a", 0), 0, true);
+        assert_eq!(run(&mut readings, flow("b", 0), 0, true), "reading:b");
     }
 
     #[test]
@@ -157,11 +176,12 @@ mod tests {
         assert_eq!(run(&mut readings, Beginning { member: Some("m"), ..flow("c", 0) }, 5, false), "reading");
 
         let mut readings = Readings::default();
-        assert_eq!(readings.begin(flow("a", 0), Vec::new()), "reading");
-        assert_eq!(readings.begin(flow("b", 0), Vec::new()), "reading:b", "at once, for the price of one");
+        assert_eq!(readings.begin(flow("a", 0), Vec::new()), ("reading".to_owned(), false));
+        let beside = ("reading:b".to_owned(), true);
+        assert_eq!(readings.begin(flow("b", 0), Vec::new()), beside, "at once, for the price of one");
         readings.refuse("b");
         readings.end("a", 0, 10, false);
-        assert_eq!(readings.begin(flow("d", 10), Vec::new()), "reading");
+        assert_eq!(readings.begin(flow("d", 10), Vec::new()), ("reading".to_owned(), false));
     }
 
     #[test]

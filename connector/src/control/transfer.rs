@@ -690,7 +690,7 @@ impl Control {
             return Err(denied(format!("the transfer is {}", transfer.state.name().as_str())).into());
         }
         let Decided { record, decision, .. } = self.decision(&transfer, None, self.now()).await??;
-        let key = self.readings().entry(id.clone()).or_default().begin(flow, decision.duties.clone());
+        let (key, beside) = self.readings().entry(id.clone()).or_default().begin(flow, decision.duties.clone());
         let Beginning { flow: name, member, offset, .. } = flow;
         let now = self.now();
         let begins = Occasion {
@@ -731,7 +731,15 @@ impl Control {
             }],
             ..Batch::default()
         };
-        self.parts.store.commit(batch).await?;
+        match self.parts.store.commit(batch).await {
+            // A reader that lost its connection is back before we know that it did: it is not to lose its reading too.
+            Err(error @ StoreError::UseExhausted { .. }) if beside => {
+                let words = format!("{}, and what came before still runs", ControlError::from(error));
+                let refusal = Refusal::new(Fault::Unavailable, "transfer.still-read", words);
+                return Err(refusal.cure("the same request once it has ended").into());
+            }
+            taken => drop(taken?),
+        }
         if wakes {
             self.duty_wake.notify_one();
         }
