@@ -134,6 +134,17 @@ async fn a_stolen_token_opens_nothing_with_another_certificate() {
     let (status, body) = owner.fetch(&provider, endpoint, token).await;
     assert_eq!(status, 200);
     assert_eq!(body, std::fs::read(provider.source().join("fairs")).unwrap());
+
+    // As the refusal says: suspended and started again by the renewed certificate, the token is for that one alone.
+    let pids = json!({ "consumerPid": granted.consumer_pid, "providerPid": granted.provider_pid });
+    let at = |what: &str| format!("/transfers/{}/{what}", granted.provider_pid);
+    let suspension = terms::message("TransferSuspensionMessage", pids.clone());
+    renewed.post(&provider, &at("suspension"), &suspension).await.ok();
+    renewed.post(&provider, &at("start"), &terms::message("TransferStartMessage", pids)).await.ok();
+    let (status, body) = renewed.fetch(&provider, endpoint, token).await;
+    assert_eq!(status, 200, "{body:?}");
+    let (status, _) = owner.fetch(&provider, endpoint, token).await;
+    assert_eq!(status, 403, "it still opens for the old one");
 }
 
 #[tokio::test]

@@ -214,9 +214,12 @@ impl Control {
         let digest = wire_format::known_as(digest, identified, &loaded.seen, now);
         let mut detail = None;
         if endpoint == Endpoint::Start && loaded.role == Role::Provider {
-            // A consumer that resumes with a renewed certificate is given a token by our next
-            // start message; the old token stays bound to the old certificate.
+            // A consumer that resumes with a renewed certificate reads with that one from now on. Its token stays what it
+            // is, because a consumer's start is not answered with another one.
             detail = self.parts.store.transfer_detail(&loaded.id).await?;
+            if let Some(detail) = &mut detail {
+                detail.binding = Some(TokenBinding::from(peer.binding()));
+            }
         }
         let input = Input::Received(Received { from: peer.participant().clone(), peer_pid, digest, content, message });
         self.advance_loaded_transfer(found, input, detail, None).await

@@ -216,7 +216,7 @@ impl IntoResponse for GateRefusal {
             Self::NoPeer { .. } => refuse(StatusCode::UNAUTHORIZED, "no-identity", detail),
             Self::OtherParticipant { .. } => refuse(StatusCode::FORBIDDEN, "other-participant", detail),
             Self::OtherCertificate { .. } => Problem::new(StatusCode::FORBIDDEN, "other-certificate", detail)
-                .cure("suspend the transfer and start it again: that hands out a fresh token, bound to the certificate in use")
+                .cure("suspend the transfer and start it again: that binds the token to the certificate in use")
                 .into_response(),
             Self::Stopped(stop) => {
                 let refused = refuse(StatusCode::FORBIDDEN, &format!("transfer-{}", stop.kind.as_str()), detail);

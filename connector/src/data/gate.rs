@@ -193,7 +193,7 @@ pub enum GateRefusal {
     },
     /// The token is bound to another certificate of the same participant.
     #[error(
-        "the token is bound to {bound}; this connection presents {presented}; a renewed certificate needs a resumed transfer: suspend it and start it again, then use the new token"
+        "the token is bound to {bound}; this connection presents {presented}; a renewed certificate needs a resumed transfer: suspend it and start it again, which binds the token to the certificate in use"
     )]
     OtherCertificate {
         /// What the token is bound to.
