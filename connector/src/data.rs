@@ -77,6 +77,8 @@ pub struct DataLimits {
     pub document_bytes_max: usize,
     /// Consumer: how long a provider may send nothing, before and within a body. Default 30 s.
     pub idle_timeout: Duration,
+    /// Consumer: how long a provider's message may take that says why it refuses, before the pull fails. Default 5 s.
+    pub refusal_wait: Duration,
     /// Consumer: attempts in a row that bring no new segment before the pull fails. Default 8.
     pub resume_attempts_max: u32,
     /// Consumer: the first pause between attempts; it doubles each time. Default 200 ms.
@@ -108,6 +110,7 @@ impl Default for DataLimits {
             directory_depth_max: 16,
             document_bytes_max: 8 * 1024 * 1024,
             idle_timeout: Duration::from_secs(30),
+            refusal_wait: Duration::from_secs(5),
             resume_attempts_max: 8,
             resume_backoff: Duration::from_millis(200),
             not_before_wait_max: Duration::from_secs(3600),

@@ -81,6 +81,22 @@ async fn a_quantity_holds_over_parallel_readers_and_a_crash_gives_nothing_back()
 }
 
 #[tokio::test]
+async fn a_quantity_that_does_not_suffice_ends_the_transfer_at_both_sides() {
+    let space = DataSpace::new();
+    let (provider, consumer) = space.pair();
+    let quantity = json!({ "leftOperand": "idsc:QUANTITY", "operator": "lteq", "rightOperand": "20", "unit": "MBy" });
+    let dataset = provider.publish_sparse("stream", 40_000_000, &used(quantity, &Value::Null)).await;
+    let agreement = consumer.agree(&provider, &dataset).await;
+    let here = consumer.transfer(&agreement, Some("stream.bin")).await;
+    let ended = consumer.wait_transfer(&here, "TERMINATED").await;
+    assert!(ended["why"]["reason"].to_string().contains("quantity"), "{ended:#}");
+    let there = provider.counterpart("transfers", &here).await;
+    let told = provider.wait_transfer(&there, "TERMINATED").await;
+    assert!(told["why"]["reason"].to_string().contains("quantity"), "{told:#}");
+    assert!(!consumer.received().join("stream.bin").exists(), "a cut stream was taken for whole");
+}
+
+#[tokio::test]
 async fn before_the_delay_is_over_the_answer_is_not_yet() {
     let space = DataSpace::new();
     let provider = space.participant("provider");

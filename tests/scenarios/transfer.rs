@@ -3,7 +3,7 @@
 use http_body_util::BodyExt as _;
 use kontor_tests::participant::{PATIENCE, eventually};
 use kontor_tests::terms::{self, open};
-use kontor_tests::{DataSpace, FakePeer, Options, Participant, Reply};
+use kontor_tests::{DataSpace, FakePeer, Options, Participant, Recorded, Reply};
 use serde_json::{Value, json};
 
 const MIB: u64 = 1024 * 1024;
@@ -53,15 +53,16 @@ pub(crate) async fn granted(provider: &Participant, consumer: &FakePeer, agreeme
     let request = terms::transfer_request(&pid, &consumer.address, agreement);
     let ack = consumer.post(provider, "/transfers/request", &request).await.ok();
     let seen = consumer.wait_for_to("TransferStartMessage", &pid).await;
-    let address = &seen.body["dataAddress"];
+    let (endpoint, token) = data_address(&seen);
+    Granted { consumer_pid: pid, provider_pid: ack["providerPid"].as_str().unwrap().to_owned(), endpoint, token }
+}
+
+/// The endpoint and the token of a start message.
+pub(crate) fn data_address(start: &Recorded) -> (String, String) {
+    let address = &start.body["dataAddress"];
     let properties = address["endpointProperties"].as_array().unwrap();
     let token = properties.iter().find(|property| property["name"] == "authorization").unwrap();
-    Granted {
-        consumer_pid: pid,
-        provider_pid: ack["providerPid"].as_str().unwrap().to_owned(),
-        endpoint: address["endpoint"].as_str().unwrap().to_owned(),
-        token: token["value"].as_str().unwrap().to_owned(),
-    }
+    (address["endpoint"].as_str().unwrap().to_owned(), token["value"].as_str().unwrap().to_owned())
 }
 
 /// Reads a body until it has so many bytes, ends, or breaks.

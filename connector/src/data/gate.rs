@@ -89,6 +89,15 @@ impl StopKind {
         }
     }
 
+    /// Whether the provider tells the consumer of it by a message of the protocol; what else is refused, the state of
+    /// the transfer does not show.
+    pub(crate) fn is_told(self) -> bool {
+        match self {
+            Self::Suspended | Self::Terminated | Self::Completed | Self::Expired | Self::Revoked => true,
+            Self::UsesExhausted | Self::QuotaExhausted | Self::NotYet => false,
+        }
+    }
+
     /// The kind that a word names.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {

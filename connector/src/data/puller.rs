@@ -442,7 +442,8 @@ impl Puller {
             peer_bytes: None,
             peer_digest: None,
         };
-        let progress = bytes >= self.job.limits.segment_bytes as u64;
+        // Without an entity tag what came is of no use to the next request.
+        let progress = bytes >= self.job.limits.segment_bytes as u64 && part.etag().is_some();
         let next = match ending {
             BodyEnd::Whole => match self.verify(&mut report, named.as_deref(), progress).await {
                 // "A server might want to send only a subset of the data requested for reasons of its own" (RFC 9110,
@@ -636,7 +637,8 @@ impl Puller {
         if matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE) {
             return Ok(Ok(response));
         }
-        let not_yet = text(response.headers(), HeaderName::from_static(STOP_HEADER)) == Some(StopKind::NotYet.as_str());
+        let word = text(response.headers(), HeaderName::from_static(STOP_HEADER)).and_then(StopKind::parse);
+        let not_yet = word == Some(StopKind::NotYet);
         let after = text(response.headers(), header::RETRY_AFTER).and_then(|text| text.parse().ok());
         let said = reason_of(&self.document(response).await.unwrap_or_default());
         let reason = said.unwrap_or_else(|| format!("the provider answered {status}"));
@@ -645,7 +647,15 @@ impl Puller {
         }
         let again = |reason| Ok(Err(Retry { reason, after: None }));
         match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(End::Stopped(reason)),
+            // What stops a transfer is told by a message, which the provider's connector sends.
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if word.is_some_and(StopKind::is_told) => {
+                Err(End::Stopped(reason))
+            }
+            // No message will come of it, or of this provider it is not known: nothing else would end the transfer.
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                let told = timeout(self.job.limits.refusal_wait, told_to_stop(self.stop.clone())).await;
+                Err(told.map_or_else(|_| End::fail(false, reason), End::Stopped))
+            }
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => again(reason),
             status if status.is_server_error() => again(reason),
             _ => Err(End::fail(false, format!("{reason} ({status})"))),

@@ -63,6 +63,7 @@ fn limits() -> DataLimits {
         segment_bytes: SEGMENT,
         resume_backoff: Duration::from_millis(5),
         receipt_wait: Duration::from_secs(5),
+        refusal_wait: Duration::from_millis(50),
         flows_per_transfer_max: 2,
         quota_chunk_bytes: 2 * SEGMENT as u64,
         quota_chunk_records: 3,
@@ -389,7 +390,7 @@ async fn a_stolen_token_opens_nothing() {
     assert_eq!(status, StatusCode::FORBIDDEN);
     let detail = other["detail"].as_str().unwrap();
     assert!(detail.contains(&"01".repeat(32)) && detail.contains(&"02".repeat(32)), "{detail}");
-    assert!(other["cure"].as_str().unwrap().contains("fresh token"));
+    assert!(other["cure"].as_str().unwrap().contains("certificate in use"));
     for authorization in ["Bearer guess", "Basic dGhl", "Bearer"] {
         assert_eq!(world.get(&[("authorization", authorization)]).await.status(), StatusCode::UNAUTHORIZED);
     }
