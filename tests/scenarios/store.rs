@@ -1,12 +1,13 @@
 //! A store that takes nothing for a while, as on a full disk or beside a program that holds it: what is asked is refused
 //! with the reason, nothing is half-done, data never outruns a decision, and all goes on after it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kontor::store::DATABASE_FILE;
 use kontor_tests::terms::{self, open};
-use kontor_tests::{DataSpace, Participant, Reply};
+use kontor_tests::{DataSpace, Options, Participant, Recorded, Reply};
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -66,6 +67,47 @@ async fn a_receipt_that_the_store_does_not_take_is_taken_up_later() {
     assert_eq!(asked["peer_pid"], "urn:uuid:there");
     assert!(consumer.outbox().await.is_empty());
     assert_eq!(provider.seen().len(), 1, "what had arrived was said again: {:#?}", provider.seen());
+}
+
+#[tokio::test]
+async fn a_message_is_said_until_the_store_takes_what_supersedes_it() {
+    let space = DataSpace::new();
+    let provider = space.participant_with("provider", &Options::manual());
+    let dataset = provider.publish("fairs", &open()).await;
+    let deaf = Arc::new(AtomicBool::new(false));
+    let consumer = {
+        let deaf = deaf.clone();
+        let answer = move |seen: &Recorded| match deaf.load(Ordering::SeqCst) {
+            true => Reply::Json(503, json!({ "reason": ["asleep"] })),
+            false => Reply::ack(seen, &terms::urn()),
+        };
+        space.fake("consumer", answer).await
+    };
+    let offer = terms::offer(&open(), "urn:story:offer:fairs", &dataset, &provider.id);
+    let request = terms::contract_request(&terms::urn(), &consumer.address, &offer);
+    let there = consumer.post(&provider, "/negotiations/request", &request).await.ok();
+    let there = there["providerPid"].as_str().unwrap();
+    deaf.store(true, Ordering::SeqCst);
+    provider.act(there, "offer", json!({ "offer": offer })).await.ok();
+    let held = occupied(&provider);
+    provider.act(there, "terminate", json!({})).await.refused(503, &["store.unavailable"]);
+    drop(held);
+    deaf.store(false, Ordering::SeqCst);
+    provider.wait_negotiation(there, "OFFERED").await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_pull_is_written_down_when_the_store_takes_it_again() {
+    let space = DataSpace::new();
+    let (provider, consumer) = space.pair();
+    let stream = running(&provider, &consumer, &in_its_time(), 32 * MIB).await;
+    let held = occupied(&consumer);
+    provider.wait_flows(&stream.there, 1).await;
+    consumer.wait_log("could not be taken up yet").await;
+    drop(held);
+    consumer.wait_transfer(&stream.here, "COMPLETED").await;
+    provider.wait_transfer(&stream.there, "COMPLETED").await;
+    assert_eq!(consumer.wait_flows(&stream.here, 1).await.len(), 1);
 }
 
 #[tokio::test]

@@ -43,6 +43,8 @@ struct Settled<T> {
     outgoing: Vec<OutboxEntry>,
     /// Messages of ours that what was heard presupposes.
     arrived: Vec<MessageId>,
+    /// Messages of ours that are not to be said any more.
+    cancelled: Vec<MessageId>,
     flow: Option<FlowOrder>,
     later: Option<Decision>,
     /// The states that were entered so far, where a rule counts them.
@@ -50,6 +52,16 @@ struct Settled<T> {
     changed: bool,
     /// Which facts it was decided by.
     epoch: u64,
+}
+
+impl<T> Settled<T> {
+    /// The message is said until the commit says that it is not: where that fails, it is still to be said.
+    fn cancel(&mut self, id: MessageId) {
+        self.outgoing.retain(|entry| entry.id != id);
+        self.batch.outbox.retain(|entry| entry.id != id);
+        self.batch.outbox_done.push(id.clone());
+        self.cancelled.push(id);
+    }
 }
 
 /// What the data plane is told after the commit.
@@ -107,12 +119,13 @@ impl Control {
     ) -> Result<Advanced<Negotiation>, ControlError> {
         let visits = self.visits(&negotiation.id).await?;
         let settled = self.settle_negotiation(negotiation, input, terms, batch, visits).await?;
-        let Settled { next, mut batch, outgoing, arrived, later, changed, .. } = settled;
+        let Settled { next, mut batch, outgoing, arrived, cancelled, later, changed, .. } = settled;
         if changed {
             batch.negotiation = Some((next.clone(), version));
         }
         if changed || !batch.outbox_done.is_empty() {
             self.parts.store.commit(batch).await?;
+            self.outbox.cancel(&cancelled);
             self.outbox.arrived(&arrived);
             self.changed(&next.id);
         }
@@ -136,6 +149,7 @@ impl Control {
             batch,
             outgoing: Vec::new(),
             arrived: Vec::new(),
+            cancelled: Vec::new(),
             flow: None,
             later: None,
             visits,
@@ -225,7 +239,7 @@ impl Control {
                     settled.outgoing.push(entry.clone());
                     settled.batch.outbox.push(entry);
                 }
-                Effect::Cancel(id) => self.cancel(id, &mut settled.outgoing, &mut settled.batch),
+                Effect::Cancel(id) => settled.cancel(id),
                 Effect::Arrived(id) => {
                     settled.batch.outbox_done.push(id.clone());
                     settled.arrived.push(id);
@@ -321,7 +335,7 @@ impl Control {
         batch: Batch,
     ) -> Result<Advanced<Transfer>, ControlError> {
         let settled = self.settle_transfer(transfer, input, batch).await?;
-        let Settled { next, mut batch, outgoing, arrived, flow, later, changed, epoch, .. } = settled;
+        let Settled { next, mut batch, outgoing, arrived, cancelled, flow, later, changed, epoch, .. } = settled;
         if !changed && !batch.outbox_done.is_empty() {
             batch.transfer_detail = None;
             self.parts.store.commit(batch).await?;
@@ -334,6 +348,7 @@ impl Control {
                 self.stop_flow(&next, *reason);
             }
             self.parts.store.commit(batch).await?;
+            self.outbox.cancel(&cancelled);
             self.outbox.arrived(&arrived);
             self.changed(&next.id);
             if wakes {
@@ -370,6 +385,7 @@ impl Control {
             batch,
             outgoing: Vec::new(),
             arrived: Vec::new(),
+            cancelled: Vec::new(),
             flow: None,
             later: None,
             visits,
@@ -482,7 +498,7 @@ impl Control {
                     settled.outgoing.push(entry.clone());
                     settled.batch.outbox.push(entry);
                 }
-                Effect::Cancel(id) => self.cancel(id, &mut settled.outgoing, &mut settled.batch),
+                Effect::Cancel(id) => settled.cancel(id),
                 Effect::Arrived(id) => {
                     settled.batch.outbox_done.push(id.clone());
                     settled.arrived.push(id);
@@ -503,13 +519,6 @@ impl Control {
                 }
             }
         }
-    }
-
-    fn cancel(&self, id: MessageId, outgoing: &mut Vec<OutboxEntry>, batch: &mut Batch) {
-        outgoing.retain(|entry| entry.id != id);
-        batch.outbox.retain(|entry| entry.id != id);
-        self.outbox.cancel(&id);
-        batch.outbox_done.push(id);
     }
 
     fn negotiation_entry(

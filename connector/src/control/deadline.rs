@@ -7,7 +7,6 @@ use kontor_core::transfer::Input;
 
 use super::Control;
 use super::error::ControlError;
-use crate::store::StoreError;
 
 /// Longest sleep, so that a clock that was set is noticed.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
@@ -15,7 +14,7 @@ const SLEEP_MAX: Duration = Duration::from_secs(60);
 const DUE_MAX: usize = 100;
 
 /// How long to wait after something that must be done could not be, such as on a full disk.
-const TROUBLED: Duration = Duration::from_secs(1);
+pub(super) const TROUBLED: Duration = Duration::from_secs(1);
 
 /// Runs until it is dropped.
 pub async fn run(control: Arc<Control>) {
@@ -49,11 +48,13 @@ pub async fn run(control: Arc<Control>) {
             let cleared = match control.advance_transfer(&process, Input::Due, None, None).await {
                 Ok(advanced) => {
                     control.send(advanced.outgoing);
-                    control.on_new_terms(&advanced.value).await;
-                    control.woken(&process, at).await.map_err(ControlError::from)
+                    match control.on_new_terms(&advanced.value).await {
+                        Err(error) if error.may_pass() => Err(error),
+                        Ok(()) | Err(_) => control.woken(&process, at).await.map_err(ControlError::from),
+                    }
                 }
-                // It stays due: what failed may be mended.
-                Err(error @ (ControlError::Store(StoreError::Unavailable(_)) | ControlError::Busy)) => Err(error),
+                // It stays due.
+                Err(error) if error.may_pass() => Err(error),
                 Err(error) => {
                     tracing::warn!(transfer.id = %process, %error, "a wake-up was refused");
                     control.woken(&process, at).await.map_err(ControlError::from)

@@ -42,6 +42,11 @@ impl From<StoreError> for ControlError {
                 .by("quantity of data")
                 .cure("a new agreement, or a smaller part of the data"),
             ),
+            StoreError::Cursor(cursor) => Self::Refused(
+                Refusal::new(Fault::Malformed, "page.after", format!("`{cursor}` is no place in a list"))
+                    .at("after")
+                    .cure("the value that the page before named"),
+            ),
             other => Self::Store(other),
         }
     }
@@ -53,6 +58,12 @@ impl ControlError {
     pub fn not_found(what: &str, id: &str) -> Self {
         let refusal = Refusal::new(Fault::NotFound, "not-found", format!("there is no {what} `{id}` here for you"));
         Self::Refused(refusal.cure("the identifier of one that is here and that you take part in"))
+    }
+
+    /// Whether the same may succeed later although nobody changes anything.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Unavailable(_)) | Self::Busy)
     }
 
     /// The refusal to show, whatever went wrong.

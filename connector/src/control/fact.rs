@@ -213,20 +213,38 @@ impl Control {
         match self.advance_transfer(id, Input::Due, None, None).await {
             Ok(advanced) => {
                 self.send(advanced.outgoing);
-                self.on_new_terms(&advanced.value).await;
+                if let Err(error) = self.on_new_terms(&advanced.value).await {
+                    self.again_later(id, &error);
+                }
             }
             Err(error) => {
                 tracing::error!(transfer.id = %id, %error, "the policy could not be decided again: the flow is stopped");
                 let words = "the facts changed and the policy could not be decided again";
                 self.parts.grants.stop(id, crate::data::gate::StopKind::Suspended, words);
+                self.again_later(id, &error);
             }
         }
     }
 
-    /// The permission of a transfer may end at another time by now, or hold on other terms.
-    pub(crate) async fn on_new_terms(&self, transfer: &Transfer) {
-        if !transfer.may_flow() {
+    /// What could not be decided for the moment is decided again: nobody else would open what was stopped meanwhile.
+    fn again_later(&self, id: &ProcessId, error: &ControlError) {
+        if error.refusal().fault != Fault::Unavailable {
             return;
+        }
+        let (Some(control), id) = (self.arc(), id.clone()) else { return };
+        self.spawn(async move {
+            tokio::time::sleep(super::deadline::TROUBLED).await;
+            control.decide_one_again(&id).await;
+        });
+    }
+
+    /// The permission of a transfer may end at another time by now, or hold on other terms.
+    ///
+    /// # Errors
+    /// Where they cannot be taken up; the flow is stopped then.
+    pub(crate) async fn on_new_terms(&self, transfer: &Transfer) -> Result<(), ControlError> {
+        if !transfer.may_flow() {
+            return Ok(());
         }
         let told = match transfer.role {
             Role::Provider => self.open_grant(transfer, None).await,
@@ -240,10 +258,19 @@ impl Control {
                 Err(error) => Err(error.into()),
             },
         };
-        if let Err(error) = told {
-            tracing::error!(transfer.id = %transfer.id, %error, "the new terms of a transfer could not be taken up: the flow is stopped");
-            let words = "the terms changed and could not be taken up";
-            self.parts.grants.stop(&transfer.id, crate::data::gate::StopKind::Suspended, words);
+        let Err(error) = told else { return Ok(()) };
+        tracing::error!(transfer.id = %transfer.id, %error, "the new terms of a transfer could not be taken up: the flow is stopped");
+        match transfer.role {
+            Role::Provider => {
+                let words = "the terms changed and could not be taken up";
+                self.parts.grants.stop(&transfer.id, crate::data::gate::StopKind::Suspended, words);
+                Err(error)
+            }
+            // A pull takes them up before it asks for anything, and waits where it cannot.
+            Role::Consumer => {
+                self.start_pull(transfer.clone(), None).await;
+                Ok(())
+            }
         }
     }
 

@@ -82,7 +82,10 @@ impl Control {
         let settles = [settle(Unit::Bytes, bytes), settle(Unit::Records, records)];
         let batch =
             Batch { now: self.now(), take_quantities: settles.into_iter().flatten().collect(), ..Batch::default() };
-        if let Err(error) = self.parts.store.commit(batch).await {
+        let settled = self.until_taken("what a flow did not use of a quantity", || async {
+            self.parts.store.commit(batch.clone()).await.map_err(ControlError::from)
+        });
+        if let Err(error) = settled.await {
             tracing::error!(flow, %error, "what a flow did not use of a quantity is not given back");
         }
     }

@@ -35,6 +35,9 @@ use crate::model::{
 };
 use crate::store::{Batch, Page, StoreError, TakeUse, TransferFilter, Versioned};
 
+/// How often a grant is decided again because facts change while it is opened.
+const FACTS_RACES_MAX: usize = 8;
+
 /// A decision with the agreement that it is of.
 pub(super) struct Decided {
     pub(super) record: AgreementRecord,
@@ -167,7 +170,7 @@ impl Control {
         let input = kontor_core::negotiation::Input::Delivered { id: pending.id.clone(), peer_pid: None };
         let advanced =
             self.advance_negotiation(negotiation, input, &super::negotiation::published, Some(&pending.id)).await?;
-        self.outbox.cancel(&pending.id);
+        self.outbox.arrived(std::slice::from_ref(&pending.id));
         self.send(advanced.outgoing);
         Ok(())
     }
@@ -496,28 +499,34 @@ impl Control {
             // What came here after the offer was put up is not handed on under wider terms either.
             self.check_next_policy(&dataset.source, &agreement.value.agreement.policy).await?;
         }
-        let now = self.now();
-        let (valid_until, goes_on, terms) = match self.decision(transfer, Some(&detail), now).await? {
-            Ok(Decided { decision, goes_on, .. }) => (decision.valid_until, goes_on, decision.terms),
-            // Open for nothing: the holder of the token is told why.
-            Err(_) => (Some(now), false, policy::StreamTerms::default()),
-        };
         let secret = &self.parts.pseudonym_secret;
-        self.parts.grants.open(GrantSpec {
-            transfer: transfer.id.clone(),
-            agreement: transfer.agreement.clone(),
-            token_digest,
-            participant: transfer.counterparty.clone(),
-            binding,
-            source: dataset.source,
-            media_type: dataset.media_type,
-            valid_until,
-            goes_on,
-            terms,
-            pseudonyms: Some(PseudonymKey::derive(secret.expose_secret().as_bytes(), &transfer.agreement)),
-        });
-        self.hold_to_state(&transfer.id).await;
-        Ok(())
+        for _ in 0..FACTS_RACES_MAX {
+            let (now, epoch) = (self.now(), self.facts_epoch());
+            let (valid_until, goes_on, terms) = match self.decision(transfer, Some(&detail), now).await? {
+                Ok(Decided { decision, goes_on, .. }) => (decision.valid_until, goes_on, decision.terms),
+                // Open for nothing: the holder of the token is told why.
+                Err(_) => (Some(now), false, policy::StreamTerms::default()),
+            };
+            self.parts.grants.open(GrantSpec {
+                transfer: transfer.id.clone(),
+                agreement: transfer.agreement.clone(),
+                token_digest: token_digest.clone(),
+                participant: transfer.counterparty.clone(),
+                binding: binding.clone(),
+                source: dataset.source.clone(),
+                media_type: dataset.media_type.clone(),
+                valid_until,
+                goes_on,
+                terms,
+                pseudonyms: Some(PseudonymKey::derive(secret.expose_secret().as_bytes(), &transfer.agreement)),
+            });
+            self.hold_to_state(&transfer.id).await;
+            // What was decided by facts that changed meanwhile may stand over what was decided by the new ones.
+            if epoch == self.facts_epoch() {
+                return Ok(());
+            }
+        }
+        Err(ControlError::Busy)
     }
 
     /// The state has the last word on a grant: what stopped the transfer while its grant was being opened came too early
@@ -685,7 +694,7 @@ impl Control {
             let input = Input::Delivered { id: pending.id.clone(), peer_pid: None };
             let message = pending.id.clone();
             let advanced = self.advance_transfer(id, input, None, Some(&message)).await?;
-            self.outbox.cancel(&message);
+            self.outbox.arrived(&[message]);
             self.send(advanced.outgoing);
             transfer = advanced.value;
         }
@@ -755,7 +764,14 @@ impl Control {
         let ended = |readings: &mut Readings| readings.end(&report.id, report.offset, report.bytes, whole);
         let duties = self.readings().get_mut(&id).map(ended).unwrap_or_default();
         let now = self.now();
-        let duties = self.owed_at_the_end(&report, &duties, now).await;
+        let owed = || self.owed_at_the_end(&report, &duties, now);
+        let duties = match self.until_taken("the end of a flow", owed).await {
+            Ok(duties) => duties,
+            Err(error) => {
+                tracing::error!(transfer.id = %id, %error, "the end of a flow could not be logged");
+                Vec::new()
+            }
+        };
         let wakes = !duties.is_empty();
         let batch = Batch {
             now,
@@ -779,7 +795,10 @@ impl Control {
             flow: Some(report),
             ..Batch::default()
         };
-        if let Err(error) = self.parts.store.commit(batch).await {
+        let kept = self.until_taken("a flow report", || async {
+            self.parts.store.commit(batch.clone()).await.map_err(ControlError::from)
+        });
+        if let Err(error) = kept.await {
             tracing::error!(transfer.id = %id, %error, "a flow report was not kept");
         }
         if wakes {
@@ -789,15 +808,21 @@ impl Control {
     }
 
     /// The log entry about a flow that is over, where the agreement asks for a log.
-    async fn owed_at_the_end(&self, report: &FlowReport, duties: &[DueDuty], at: Timestamp) -> Vec<DutyRecord> {
+    async fn owed_at_the_end(
+        &self,
+        report: &FlowReport,
+        duties: &[DueDuty],
+        at: Timestamp,
+    ) -> Result<Vec<DutyRecord>, ControlError> {
         if duties.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let (agreement, transfer) =
-            tokio::join!(self.parts.store.agreement(&report.agreement), self.parts.store.transfer(&report.transfer));
-        let (Ok(Some(agreement)), Ok(Some(transfer))) = (agreement, transfer) else {
-            tracing::error!(transfer.id = %report.transfer, "the end of a flow could not be logged");
-            return Vec::new();
+        let (agreement, transfer) = tokio::try_join!(
+            self.parts.store.agreement(&report.agreement),
+            self.parts.store.transfer(&report.transfer)
+        )?;
+        let (Some(agreement), Some(transfer)) = (agreement, transfer) else {
+            return Err(ControlError::not_found("transfer", report.transfer.as_str()));
         };
         let ended = Occasion {
             record: &agreement.value,
@@ -810,11 +835,11 @@ impl Control {
                 "digest_blake3": report.digest_blake3, "outcome": report.outcome,
             }),
         };
-        self.owed(duties, &ended, true, false)
+        Ok(self.owed(duties, &ended, true, false))
     }
 
     /// Starts pulling as consumer, in its own task; a running pull of the transfer is stopped.
-    async fn start_pull(&self, transfer: Transfer, detail: Option<TransferDetail>) {
+    pub(super) async fn start_pull(&self, transfer: Transfer, detail: Option<TransferDetail>) {
         let detail = match detail {
             Some(detail) => Some(detail),
             None => self.parts.store.transfer_detail(&transfer.id).await.ok().flatten(),
@@ -893,11 +918,13 @@ impl Control {
                 PullResult::Done { bytes, digest_blake3 } => {
                     tracing::info!(transfer.id = %transfer.id, bytes, digest_blake3, "received whole and verified");
                     self.pulls().remove(&transfer.id);
-                    if let Err(error) = self.received(&transfer, bytes, digest_blake3).await {
+                    let kept = || self.received(&transfer, bytes, digest_blake3.clone());
+                    if let Err(error) = self.until_taken("what was received", kept).await {
                         // The transfer stays open, so that the next start takes this up again.
                         return tracing::error!(transfer.id = %transfer.id, %error, "what was received was not kept");
                     }
-                    if let Err(error) = self.decide_transfer(&transfer.id, Command::Complete).await {
+                    let completed = || self.decide_transfer(&transfer.id, Command::Complete);
+                    if let Err(error) = self.until_taken("the completion", completed).await {
                         tracing::warn!(transfer.id = %transfer.id, %error, "the completion was refused");
                     }
                     return;
@@ -939,7 +966,8 @@ impl Control {
         tracing::warn!(transfer.id = %transfer.id, reason, "the pull failed");
         self.pulls().remove(&transfer.id);
         let command = Command::Terminate { code: Some("pull-failed".to_owned()), reason: vec![reason] };
-        if let Err(error) = self.decide_transfer(&transfer.id, command).await {
+        let ended = || self.decide_transfer(&transfer.id, command.clone());
+        if let Err(error) = self.until_taken("the end of a pull", ended).await {
             tracing::warn!(transfer.id = %transfer.id, %error, "the termination was refused");
         }
     }
