@@ -10,7 +10,28 @@ use jiff::Timestamp;
 ///
 /// New here? `kontor demo` shows a whole data space on this machine in under a minute.
 #[derive(Debug, Parser)]
-#[command(name = "kontor", version, max_term_width = 100)]
+#[command(
+    name = "kontor",
+    version,
+    max_term_width = 100,
+    after_help = "\
+A connector of your own needs keys and a few settings; everything else has a default:
+
+  kontor pki authority --dir pki
+  kontor pki participant --dir pki --participant urn:example:alice --name alice
+
+  participant_id = \"urn:example:alice\"
+  data_dir = \"alice\"
+  [tls]
+  certificate = \"pki/alice.pem\"
+  key = \"pki/alice.key\"
+  trust = \"pki/ca.pem\"
+  [egress]
+  allow_networks = [\"127.0.0.0/8\"]    # only to try it out on one machine
+
+  kontor check --config alice.toml    are settings, keys and folders good?
+  kontor serve --config alice.toml    run until Ctrl-C"
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use kontor_core::id::ParticipantId;
 use kontor_core::negotiation::Role;
 use kontor_core::policy::{Capabilities, FactSource, StageKind, Vocabulary};
+use kontor_wire::egress::EgressFilter;
 use secrecy::SecretString;
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
@@ -527,6 +528,12 @@ impl Settings {
                     format!("`{}` is not https; brokers are reached over mutual TLS", broker.url),
                 ));
             }
+            if self.profile == Profile::Standard {
+                let egress = EgressFilter::new(self.egress.allow_networks.clone());
+                egress
+                    .check_url(&broker.url)
+                    .map_err(|error| value(&format!("brokers[{index}].url"), error.to_string()))?;
+            }
             if broker.lease_seconds == 0 {
                 return Err(value(
                     &format!("brokers[{index}].lease_seconds"),
@@ -845,6 +852,10 @@ mod tests {
             (format!("{MINIMAL}\n[limits]\nconnections_max = 0"), "limits.connections_max"),
             (format!("{MINIMAL}\n[limits]\nconnections_max = \"many\""), "limits.connections_max"),
             (format!("{MINIMAL}\nreload_seconds = 0"), "tls.reload_seconds"),
+            (
+                format!("{MINIMAL}\n[[brokers]]\nurl = \"https://127.0.0.1:1\"\nparticipant_id = \"urn:b\""),
+                "egress.allow_networks",
+            ),
             (
                 format!("{MINIMAL}\n[[brokers]]\nurl = \"http://b.example\"\nparticipant_id = \"urn:b\""),
                 "brokers[0].url",

@@ -88,6 +88,34 @@ fn what_to_try_next_works_against_a_kept_demo() {
 }
 
 #[test]
+fn a_connector_is_set_up_by_hand_as_it_is_written() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let chapter = readme.split("### By hand\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let block = chapter.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    let (before, serve) = block.trim_end().rsplit_once('\n').unwrap();
+    assert!(serve.starts_with("kontor serve "), "the last command runs it: {serve}");
+    // On ports that are free here.
+    let before = before.replace(":8443", ":0").replace(":8181", ":0");
+    let folder = tempfile::tempdir().unwrap();
+    let bash = |commands: &str| {
+        let program = programs().connector.parent().unwrap().display();
+        let mut bash = Command::new("bash");
+        bash.arg("-c").arg(format!("set -e\nPATH={program}:$PATH\n{commands}")).current_dir(folder.path());
+        bash
+    };
+    let ran = bash(&before).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned() + &String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success() && said.contains("everything is in order"), "{said}");
+    let mut child = bash(&format!("exec {serve}")).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let first: Vec<String> = lines.take(4).collect();
+    send_signal(&child, "TERM");
+    assert!(wait_at_most(&mut child, Duration::from_secs(60)).is_some_and(|status| status.success()), "{first:?}");
+    assert!(first[0].contains("urn:example:alice") && first[1].contains("mutual TLS"), "{first:?}");
+    assert!(folder.path().join("alice/management.token").is_file());
+}
+
+#[test]
 fn the_commands_about_policies_print_what_is_shown() {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
     let chapter = readme.split("## Policies\n").nth(1).unwrap().split("\n## ").next().unwrap();

@@ -20,7 +20,9 @@ pub enum EgressError {
         reason: String,
     },
     /// The host has only addresses that are not dialled.
-    #[error("`{host}` is {address}, {kind}; list its network among the allowed ones if it is meant to be reached")]
+    #[error(
+        "`{host}` is {address}, {kind}; list its network in the setting `egress.allow_networks` if it is meant to be reached"
+    )]
     Address {
         /// The host as named.
         host: String,
