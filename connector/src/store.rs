@@ -1126,7 +1126,14 @@ fn apply(work: &mut impl Work, batch: &Batch) -> Result<Committed, StoreError> {
         work.remove::<WakeRecord>(process.as_str())?;
     }
     if let Some(report) = &batch.flow {
-        work.put(report, Expect::Any, now)?;
+        // The provider names a flow. By a name that a flow of another transfer has, it would take that one's place.
+        let held = work.get::<FlowReport>(&report.id)?.is_some_and(|held| held.value.transfer != report.transfer);
+        if held {
+            let id = format!("{}:{}", report.transfer, report.id);
+            work.put(&FlowReport { id, ..report.clone() }, Expect::Any, now)?;
+        } else {
+            work.put(report, Expect::Any, now)?;
+        }
     }
     apply_catalog(work, batch)?;
     if let Some(publication) = &batch.publication {

@@ -42,6 +42,11 @@ impl From<StoreError> for ControlError {
                 .by("quantity of data")
                 .cure("a new agreement, or a smaller part of the data"),
             ),
+            StoreError::Duplicate { what: "agreement", id } => Self::Refused(
+                Refusal::new(Fault::Malformed, "agreement.id", format!("an agreement `{id}` is here already"))
+                    .at("agreement.@id")
+                    .cure("an identifier that no other agreement has"),
+            ),
             StoreError::Cursor(cursor) => Self::Refused(
                 Refusal::new(Fault::Malformed, "page.after", format!("`{cursor}` is no place in a list"))
                     .at("after")

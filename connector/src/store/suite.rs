@@ -666,8 +666,13 @@ async fn a_flow_report_is_replaced_by_its_identifier(store: Store) {
     let compared = FlowReport { peer_bytes: Some(1), peer_digest: Some("00".to_owned()), ..flow("f1", 1) };
     store.commit(Batch::new(at(1)).with_flow(compared.clone())).await.unwrap();
     assert_eq!(store.flows(&pid("t")).await.unwrap(), vec![compared.clone(), flow("f2", 2)]);
-    assert_eq!(store.flow("f1").await.unwrap(), Some(compared));
+    assert_eq!(store.flow("f1").await.unwrap(), Some(compared.clone()));
     assert_eq!(store.flows(&pid("other")).await.unwrap(), Vec::new());
+    // A provider that calls its flow as another one is called.
+    let theirs = FlowReport { transfer: pid("other"), ..flow("f1", 7) };
+    store.commit(Batch::new(at(2)).with_flow(theirs.clone())).await.unwrap();
+    assert_eq!(store.flows(&pid("t")).await.unwrap(), vec![compared, flow("f2", 2)]);
+    assert_eq!(store.flows(&pid("other")).await.unwrap(), vec![FlowReport { id: "other:f1".to_owned(), ..theirs }]);
 }
 
 async fn withdrawing_a_dataset_withdraws_its_offers(store: Store) {
