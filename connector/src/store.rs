@@ -19,13 +19,14 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use kontor_core::id::{AgreementId, DatasetId, MessageId, OfferId, ParticipantId, ProcessId};
 use kontor_core::negotiation::{self, Negotiation, Role};
+use kontor_core::policy::DueDuty;
 use kontor_core::transfer::{self, Transfer};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
     AgreementRecord, AuditLine, AuditRecord, DatasetRecord, DutyProgress, DutyRecord, FactRecord, FlowReport,
-    OfferRecord, OutboxEntry, PolicyRecord, Publication, ReceivedRecord, Subject, TransferDetail,
+    OfferRecord, OutboxEntry, PolicyRecord, Publication, ReceivedRecord, ReceivedState, Subject, TransferDetail,
 };
 pub use memory::MemoryStore;
 pub use sql::{DATABASE_FILE, LOCK_FILE, SqlStore};
@@ -350,7 +351,7 @@ pub struct Batch {
     pub duties: Vec<DutyRecord>,
     /// Duties that were tried or settled: replaced, where they are not settled yet.
     pub duties_tried: Vec<DutyRecord>,
-    /// What a transfer brings: added, or moved on; its state never moves back.
+    /// What a transfer brings: added, or moved on; its state never moves back, and it loses no duty.
     pub received: Option<ReceivedRecord>,
     /// Added to the outbox. A message that is there already is a [`StoreError::Duplicate`].
     pub outbox: Vec<OutboxEntry>,
@@ -1179,9 +1180,17 @@ fn apply_duties(work: &mut impl Work, batch: &Batch) -> Result<(), StoreError> {
         }
     }
     if let Some(received) = &batch.received {
-        let held = work.get::<ReceivedRecord>(received.transfer.as_str())?;
-        if held.is_none_or(|held| received.state.rank() > held.value.state.rank()) {
-            work.put(received, Expect::Any, batch.now)?;
+        let held = work.get::<ReceivedRecord>(received.transfer.as_str())?.map(|held| held.value);
+        let mut received = received.clone();
+        if let Some(held) = &held {
+            // INVARIANT: what came with a use stays with what it brought, whoever writes it down.
+            let fresh = |duty: &&DueDuty| received.duties.iter().all(|known| known.key != duty.key);
+            let kept: Vec<DueDuty> = held.duties.iter().filter(fresh).cloned().collect();
+            received.duties.extend(kept);
+        }
+        let (rank, receiving) = (received.state.rank(), received.state == ReceivedState::Receiving);
+        if held.is_none_or(|held| rank > held.state.rank() || (receiving && rank == held.state.rank())) {
+            work.put(&received, Expect::Any, batch.now)?;
         }
     }
     Ok(())

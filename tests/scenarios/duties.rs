@@ -158,6 +158,33 @@ async fn a_consumer_whose_own_log_is_down_asks_for_no_byte_until_it_is_up() {
 }
 
 #[tokio::test]
+async fn a_log_that_is_owed_from_some_instant_on_is_written_before_a_running_pull_goes_on() {
+    let space = DataSpace::new();
+    let (log_service, url) = Collector::start().await;
+    let provider = space.participant_with("provider", &with_policy("log = \"usage.log\""));
+    let consumer = space.participant_with("consumer", &with_policy(&format!("log = \"{url}\"")));
+    let turn = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(10)).unwrap();
+    let at =
+        |operator: &str| json!({ "leftOperand": "dateTime", "operator": operator, "rightOperand": turn.to_string() });
+    let slow =
+        json!({ "leftOperand": "idsc:RECURRENCE_RATE", "operator": "lteq", "rightOperand": "4", "unit": "MBy/s" });
+    let policy = json!({ "permission": [
+        { "action": "use", "constraint": [slow, at("lt")] },
+        { "action": "use", "constraint": [slow, at("gteq")], "duty": [{ "action": "idsc:LOG" }] },
+    ] });
+    log_service.set_down(true);
+    let stream = crate::transfer::running(&provider, &consumer, &policy, 80_000_000).await;
+    assert_eq!(log_service.refused(), 0, "nothing was to be logged so far");
+    assert!(eventually(|| async { (log_service.refused() >= 2).then_some(()) }).await.is_some(), "it is not logged");
+    assert!(!consumer.received().join("stream.bin").exists(), "it went on without a log");
+    log_service.set_down(false);
+    consumer.wait_transfer(&stream.here, "COMPLETED").await;
+    let logged = eventually(|| async { (log_service.taken().len() >= 2).then(|| log_service.taken()) }).await;
+    let logged = logged.unwrap_or_else(|| panic!("{:#?}", log_service.taken()));
+    assert_eq!(events(&logged), ["use.begins", "data.received"]);
+}
+
+#[tokio::test]
 async fn terms_that_ask_for_a_log_are_not_agreed_to_without_one() {
     let space = DataSpace::new();
     let provider = space.participant_with("provider", &with_policy("log = \"usage.log\""));

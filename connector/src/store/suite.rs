@@ -67,6 +67,7 @@ suite![
     a_duty_is_made_once_and_settled_once,
     a_pending_duty_is_due_until_it_is_settled,
     what_was_received_only_moves_on,
+    what_is_being_received_takes_up_duties_and_loses_none,
     parallel_flows_never_take_more_bytes_than_allowed,
     bytes_that_were_not_used_are_given_back,
 ];
@@ -835,6 +836,28 @@ async fn what_was_received_only_moves_on(store: Store) {
     assert_eq!(store.received_at("/received/ships.csv").await.unwrap(), vec![received(gone())]);
     assert_eq!(store.received_at("/received").await.unwrap(), Vec::new());
     assert_eq!(store.received_all(&Page::default()).await.unwrap().items.len(), 1);
+}
+
+async fn what_is_being_received_takes_up_duties_and_loses_none(store: Store) {
+    let policy = serde_json::json!({ "permission": [{ "action": "use", "duty": [{ "action": "idsc:LOG" }, { "action": "delete" }] }] });
+    let policy = kontor_core::policy::parse(&PolicyDocument::from_value(policy).unwrap()).unwrap();
+    let [log, delete] = kontor_core::policy::duties(&policy).try_into().unwrap();
+    let with = |duties: &[&DueDuty], state| ReceivedRecord {
+        duties: duties.iter().map(|duty| (*duty).clone()).collect(),
+        ..received(state)
+    };
+    let kept = ReceivedState::Kept { at: at(1), bytes: 3, digest_blake3: "00".to_owned() };
+    for (duties, state, expected) in [
+        (&[][..], ReceivedState::Receiving, &[][..]),
+        (&[&log], ReceivedState::Receiving, &[&log]),
+        (&[&delete], ReceivedState::Receiving, &[&delete, &log]),
+        (&[&log], kept.clone(), &[&log, &delete]),
+        (&[], ReceivedState::Receiving, &[&log, &delete]),
+    ] {
+        store.commit(Batch::new(at(0)).receiving(with(duties, state))).await.unwrap();
+        let held = store.received(&pid("t")).await.unwrap().unwrap();
+        assert_eq!(held.duties, with(expected, kept.clone()).duties);
+    }
 }
 
 async fn parallel_flows_never_take_more_bytes_than_allowed(store: Store) {
