@@ -15,8 +15,8 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 
 use documents::Documents;
-use graph::Graph;
 pub use graph::{Answer, Cancel, GraphError, GraphFormat, QueryError, QueryTask, ResultFormat};
+use graph::{Content, Graph};
 pub use rdf::Syntax;
 use rdf::Triple;
 
@@ -314,10 +314,11 @@ impl Store {
         Self::open_with(data_dir, View::Memory, now_ms)
     }
 
-    /// Opens the folder, ends leases that ran out meanwhile and rebuilds the view from the documents.
+    /// Opens the folder, ends leases that ran out meanwhile and rebuilds the view from the documents. A document that
+    /// cannot be shown is logged and left out of the view.
     ///
     /// # Errors
-    /// [`StoreError`] when the folder cannot be used or a document cannot be read.
+    /// [`StoreError`] when the folder cannot be used.
     pub fn open_with(data_dir: &Path, view: View, now_ms: i64) -> Result<Self, StoreError> {
         // First, because it locks the folder: from here on the old view is nobody's.
         let documents = Documents::open(data_dir)?;
@@ -337,7 +338,7 @@ impl Store {
         store.documents.expire(now_ms)?;
         let registered = store.documents.registered()?;
         for document in store.documents.active(now_ms)? {
-            store.show(&registered, &document)?;
+            store.show_or_hide(&registered, &document)?;
         }
         Ok(store)
     }
@@ -345,21 +346,25 @@ impl Store {
     /// Registers or replaces a description.
     ///
     /// # Errors
-    /// [`StoreError::Claimed`], and then nothing was kept; [`StoreError::Documents`], [`StoreError::View`].
+    /// [`StoreError::Claimed`], and [`StoreError::View`] for a term that the view refuses, and then nothing was kept;
+    /// [`StoreError::Documents`], and [`StoreError::View`] where the view failed.
     pub fn put(&self, new: &NewDocument<'_>, triples: &[Triple], now_ms: i64) -> Result<Document, StoreError> {
+        // Before the document is kept: what cannot be shown must not be there at the next start.
+        let content = Content::new(new.participant, triples)?;
         let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         let (document, others) = self.documents.put(new, now_ms)?;
         if !others.is_empty() {
             let registered = self.documents.registered()?;
             for other in &others {
-                self.show(&registered, other)?;
+                self.show_or_hide(&registered, other)?;
             }
         }
-        self.graph.replace(new.participant, triples)?;
+        self.graph.replace(content).map_err(GraphError::from)?;
         Ok(document)
     }
 
-    /// Renews a lease, for the same length where none is named. An expired description is shown again.
+    /// Renews a lease, for the same length where none is named. An expired description is shown again; one that cannot be
+    /// shown is logged.
     ///
     /// # Errors
     /// [`StoreError::Unknown`], [`StoreError::Withdrawn`], [`StoreError::Documents`], [`StoreError::View`].
@@ -368,7 +373,7 @@ impl Store {
         let was = self.documents.document(participant)?.ok_or(StoreError::Unknown)?;
         let document = self.documents.renew(participant, lease_ms, now_ms)?;
         if was.state != DocumentState::Active {
-            self.show(&self.documents.registered()?, &document)?;
+            self.show_or_hide(&self.documents.registered()?, &document)?;
         }
         Ok(document)
     }
@@ -442,6 +447,23 @@ impl Store {
         self.graph.query(task, cancel)
     }
 
+    /// Puts a description into the view. One that cannot be shown is logged and taken out: a document of one participant
+    /// must not stop the broker, nor another participant.
+    fn show_or_hide(&self, registered: &documents::Registered, document: &Document) -> Result<(), StoreError> {
+        match self.show(registered, document) {
+            Err(error @ (StoreError::Unreadable { .. } | StoreError::View(GraphError::Iri(_)))) => {
+                let participant = &document.participant;
+                tracing::error!(%participant, %error, "a description cannot be shown; it is left out until it is registered again");
+                Ok(self.graph.remove(participant)?)
+            }
+            Err(error @ StoreError::View(GraphError::Name(_))) => {
+                tracing::error!(participant = %document.participant, %error, "a description cannot be shown; it is left out");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     /// Puts a description into the view, without its words about what is another participant's by now.
     fn show(&self, registered: &documents::Registered, document: &Document) -> Result<(), StoreError> {
         // What is stored passed the limits of the day it came in; those of today must not lose it.
@@ -452,6 +474,71 @@ impl Store {
         let subjects = triples.iter().filter_map(|triple| triple.subject.iri()).collect();
         let foreign = self.documents.foreign(registered, &document.participant, &subjects)?;
         triples.retain(|triple| triple.subject.iri().is_none_or(|iri| !foreign.contains(iri)));
-        Ok(self.graph.replace(&document.participant, &triples)?)
+        Ok(self.graph.replace(Content::new(&document.participant, &triples)?).map_err(GraphError::from)?)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn put(store: &Store, who: &str, text: &str) -> Result<Document, StoreError> {
+        let triples = rdf::parse(Syntax::Turtle, text.as_bytes(), who, 100).unwrap();
+        put_triples(store, who, text, &triples)
+    }
+
+    fn put_triples(store: &Store, who: &str, text: &str, triples: &[Triple]) -> Result<Document, StoreError> {
+        let new = NewDocument {
+            participant: who,
+            syntax: Syntax::Turtle,
+            bytes: text.as_bytes(),
+            digest: "sha256:0",
+            triples: triples.len(),
+            lease_ms: 1000,
+            summary: &Summary::default(),
+            subjects: &triples.iter().filter_map(|triple| triple.subject.iri()).collect(),
+        };
+        store.put(&new, triples, 0)
+    }
+
+    #[test]
+    fn what_the_view_refuses_is_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), 0).unwrap();
+        let bad = [Triple {
+            subject: rdf::Term::Iri("urn:a".into()),
+            predicate: "urn:b\u{e0001}".into(),
+            object: rdf::Term::Iri("urn:c".into()),
+        }];
+        let error = put_triples(&store, "urn:one", "", &bad).unwrap_err();
+        assert!(matches!(error, StoreError::View(GraphError::Iri(_))), "{error:?}");
+        assert_eq!(store.document("urn:one").unwrap(), None);
+    }
+
+    #[test]
+    fn a_stored_description_that_cannot_be_shown_stops_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), 0).unwrap();
+        put(&store, "urn:bad", "<urn:two:a> <urn:b> 1 .").unwrap();
+        put(&store, "urn:one", "<urn:one:a> <urn:b> 1 .").unwrap();
+        drop(store);
+        // As a version that took it would have kept it.
+        let database = rusqlite::Connection::open(folder.path().join("broker.sqlite")).unwrap();
+        let bytes = "@prefix p: <urn:p:> . <urn:two:a> <urn:b> p:a\u{e0001} .";
+        let change = "UPDATE document SET bytes = ?1 WHERE participant = 'urn:bad'";
+        assert_eq!(database.execute(change, [bytes.as_bytes()]).unwrap(), 1);
+        drop(database);
+
+        let store = Store::open(folder.path(), 0).unwrap();
+        assert_eq!(store.graph.len(), 2, "the other one's triple, there and in the merge");
+        // It speaks of what becomes another's now, and is looked at for that.
+        put(&store, "urn:two", "<urn:two:a> <urn:b> 2 .").unwrap();
+        assert_eq!(store.graph.len(), 4);
+        store.expire(1000).unwrap();
+        assert_eq!(store.renew("urn:bad", None, 2000).unwrap().state, DocumentState::Active);
+        assert_eq!(store.graph.len(), 0);
+        put(&store, "urn:bad", "<urn:bad:a> <urn:b> 1 .").unwrap();
+        assert_eq!(store.graph.len(), 2);
     }
 }

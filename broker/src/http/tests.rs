@@ -398,6 +398,9 @@ async fn bad_descriptions_are_reported_and_leave_nothing() {
     let reply = house.act(ONE, "PUT", "/v1/self-description", &turtle, "<urn:a> <urn:b> .\n").await;
     assert_eq!((reply.status, &reply.json()["line"]), (StatusCode::BAD_REQUEST, &json!(1)), "{}", reply.text);
     assert_eq!(reply.kind, "application/problem+json");
+    let no_iri = "@prefix p: <urn:p#> . p:a\u{e0001} <urn:b> <urn:c> .";
+    let reply = house.act(ONE, "PUT", "/v1/self-description", &turtle, no_iri).await;
+    assert_eq!((reply.status, &reply.json()["title"]), (StatusCode::BAD_REQUEST, &json!("not rdf")), "{}", reply.text);
     let json = [("content-type", "application/ld+json")];
     let reply = house.act(ONE, "PUT", "/v1/self-description", &json, "{\n \"a\" 1}").await;
     assert_eq!((reply.status, &reply.json()["line"]), (StatusCode::BAD_REQUEST, &json!(2)));

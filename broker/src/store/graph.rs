@@ -219,26 +219,11 @@ impl Graph {
 
     /// Puts a participant's graph in place of its old one, in one transaction: a query sees the old one or the new one.
     /// Triples that stay are not touched.
-    pub(super) fn replace(&self, participant: &str, triples: &[Triple]) -> Result<(), GraphError> {
-        self.change([(participant, triples)])
-    }
-
-    /// Takes a participant's graph out, in one transaction.
-    pub(super) fn remove(&self, participant: &str) -> Result<(), GraphError> {
-        self.change([(participant, [].as_slice())])
-    }
-
-    fn change<'a>(&self, graphs: impl IntoIterator<Item = (&'a str, &'a [Triple])>) -> Result<(), GraphError> {
+    pub(super) fn replace(&self, content: Content) -> Result<(), StorageError> {
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let store = self.store();
         let mut transaction = store.start_transaction()?;
-        let mut added = 0;
-        let mut removed = 0;
-        for (participant, triples) in graphs {
-            let (plus, minus) = swap(&mut transaction, participant, triples)?;
-            added += plus;
-            removed += minus;
-        }
+        let (added, removed) = swap(&mut transaction, content)?;
         transaction.commit()?;
         let live = (self.live.load(Ordering::Relaxed) + added).saturating_sub(removed);
         let dead = self.dead.load(Ordering::Relaxed) + removed;
@@ -250,8 +235,13 @@ impl Graph {
         Ok(())
     }
 
+    /// Takes a participant's graph out, in one transaction.
+    pub(super) fn remove(&self, participant: &str) -> Result<(), GraphError> {
+        Ok(self.replace(Content::new(participant, &[])?)?)
+    }
+
     /// Copies the live quads to a new store and swaps; queries that run keep the old one until they end.
-    fn compact(&self, store: &Store) -> Result<(), GraphError> {
+    fn compact(&self, store: &Store) -> Result<(), StorageError> {
         let fresh = Store::new()?;
         let mut transaction = fresh.start_transaction()?;
         for quad in store.iter() {
@@ -312,13 +302,23 @@ pub enum GraphError {
     Iri(String),
 }
 
+/// What a participant's graph is to hold, in oxigraph's own terms: nothing in it can be refused any more.
+pub(super) struct Content {
+    name: NamedNode,
+    triples: Vec<OxTriple>,
+}
+
+impl Content {
+    /// Checks the name and every term.
+    pub(super) fn new(participant: &str, triples: &[Triple]) -> Result<Self, GraphError> {
+        let name = NamedNode::new(participant).map_err(|_| GraphError::Name(participant.to_owned()))?;
+        Ok(Self { name, triples: triples.iter().map(to_oxigraph).collect::<Result<_, _>>()? })
+    }
+}
+
 /// Replaces one graph inside a transaction; returns quads added and removed.
-fn swap(
-    transaction: &mut Transaction<'_>,
-    participant: &str,
-    triples: &[Triple],
-) -> Result<(usize, usize), GraphError> {
-    let name = NamedNode::new(participant).map_err(|_| GraphError::Name(participant.to_owned()))?;
+fn swap(transaction: &mut Transaction<'_>, Content { name, triples }: Content) -> Result<(usize, usize), StorageError> {
+    let is_empty = triples.is_empty();
     let graph = GraphNameRef::NamedNode(name.as_ref());
     let mut old = HashSet::new();
     for quad in transaction.quads_for_pattern(None, None, None, Some(graph)) {
@@ -326,7 +326,6 @@ fn swap(
     }
     let (mut added, mut removed) = (0, 0);
     for triple in triples {
-        let triple = to_oxigraph(triple)?;
         if old.remove(&triple) {
             continue;
         }
@@ -347,7 +346,7 @@ fn swap(
             removed += 1;
         }
     }
-    if triples.is_empty() {
+    if is_empty {
         transaction.remove_named_graph(name.as_ref())?;
     } else {
         transaction.insert_named_graph(name.as_ref());
@@ -475,22 +474,23 @@ impl Write for Bounded {
 mod tests {
     use super::*;
 
-    fn triples(values: std::ops::Range<usize>) -> Vec<Triple> {
+    fn content(values: std::ops::Range<usize>) -> Content {
         let iri = |text: String| Term::Iri(text);
-        values
+        let triples: Vec<Triple> = values
             .map(|n| Triple {
                 subject: iri(format!("urn:s{n}")),
                 predicate: "urn:p".into(),
                 object: iri(format!("urn:o{n}")),
             })
-            .collect()
+            .collect();
+        Content::new("urn:one", &triples).unwrap()
     }
 
     #[test]
     fn replaced_quads_do_not_pile_up() {
         let graph = Graph::new().unwrap();
         for round in 0..12 {
-            graph.replace("urn:one", &triples(round * 1000..(round + 1) * 1000)).unwrap();
+            graph.replace(content(round * 1000..(round + 1) * 1000)).unwrap();
         }
         assert_eq!(graph.len(), 2000);
         assert!(graph.dead.load(Ordering::Relaxed) < DEAD_QUADS_MIN, "the view was copied on the way");
@@ -501,8 +501,8 @@ mod tests {
     #[test]
     fn the_same_description_again_changes_no_quad() {
         let graph = Graph::new().unwrap();
-        graph.replace("urn:one", &triples(0..10)).unwrap();
-        graph.replace("urn:one", &triples(0..10)).unwrap();
+        graph.replace(content(0..10)).unwrap();
+        graph.replace(content(0..10)).unwrap();
         assert_eq!((graph.len(), graph.dead.load(Ordering::Relaxed)), (20, 0));
     }
 }

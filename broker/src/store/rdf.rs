@@ -3,8 +3,11 @@
 use std::collections::HashMap;
 
 use oxigraph::io::{JsonLdProfileSet, RdfFormat, RdfParser};
-use oxigraph::model::{NamedOrBlankNode, Term as OxTerm};
+use oxigraph::model::{Literal, NamedNode, NamedNodeRef, NamedOrBlankNode, Term as OxTerm};
 use sha2::{Digest, Sha256};
+
+/// Letters of a term that a report shows.
+const SHOWN_CHARS: usize = 200;
 
 /// A node or value of a description.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -138,24 +141,44 @@ pub fn parse(syntax: Syntax, bytes: &[u8], participant: &str, triples_max: usize
         }
         triples.push(Triple {
             subject: match quad.subject {
-                NamedOrBlankNode::NamedNode(node) => Term::Iri(node.into_string()),
+                NamedOrBlankNode::NamedNode(node) => Term::Iri(checked(node)?),
                 NamedOrBlankNode::BlankNode(node) => labels.scoped(node.as_str()),
             },
-            predicate: quad.predicate.into_string(),
+            predicate: checked(quad.predicate)?,
             object: match quad.object {
-                OxTerm::NamedNode(node) => Term::Iri(node.into_string()),
+                OxTerm::NamedNode(node) => Term::Iri(checked(node)?),
                 OxTerm::BlankNode(node) => labels.scoped(node.as_str()),
-                OxTerm::Literal(literal) => Term::Literal {
-                    datatype: literal.datatype().as_str().to_owned(),
-                    language: literal.language().map(str::to_owned),
-                    value: literal.destruct().0,
-                },
+                OxTerm::Literal(literal) => checked_literal(literal)?,
             },
         });
     }
     triples.sort_unstable();
     triples.dedup();
     Ok(triples)
+}
+
+/// The parser does not look at every prefixed name as a whole: Turtle allows letters in them that no IRI has, and the graph
+/// would refuse them after the document was kept.
+fn checked(node: NamedNode) -> Result<String, ParseError> {
+    match NamedNodeRef::new(node.as_str()) {
+        Ok(_) => Ok(node.into_string()),
+        Err(error) => Err(no_term(node.as_str(), "IRI", &error)),
+    }
+}
+
+fn checked_literal(literal: Literal) -> Result<Term, ParseError> {
+    if let Some(language) = literal.language() {
+        Literal::new_language_tagged_literal("", language).map_err(|error| no_term(language, "language", &error))?;
+    }
+    let language = literal.language().map(str::to_owned);
+    let datatype = checked(literal.datatype().into_owned())?;
+    Ok(Term::Literal { value: literal.destruct().0, datatype, language })
+}
+
+/// The parser does not say where a term stood; its text says it to whoever wrote it.
+fn no_term(text: &str, kind: &str, error: &dyn std::fmt::Display) -> ParseError {
+    let shown: String = text.chars().take(SHOWN_CHARS).flat_map(char::escape_default).collect();
+    ParseError::Syntax { line: None, column: None, message: format!("`{shown}` is no {kind}: {error}") }
 }
 
 /// Blank node labels of one description, numbered in the order in which they appear.
@@ -204,6 +227,22 @@ mod tests {
         let json = br##"{"@id":"#connector","http://purl.org/dc/terms/title":"x"}"##;
         let triples = parse(Syntax::JsonLd, json, "urn:example:p", 10).unwrap();
         assert_eq!(triples[0].subject, Term::Iri("urn:example:p#connector".into()));
+    }
+
+    #[test]
+    fn a_prefixed_name_that_is_no_iri_is_refused_wherever_it_stands() {
+        let prefix = "@prefix p: <urn:p#> .\n";
+        for bad in ["p:a\u{e0001}b", "p:a\u{1fffe}", "p:a\\#b", "p:a\\%zz"] {
+            for statement in [
+                format!("{bad} <urn:q> 1 ."),
+                format!("<urn:a> {bad} 1 ."),
+                format!("<urn:a> <urn:q> {bad} ."),
+                format!("<urn:a> <urn:q> \"1\"^^{bad} ."),
+            ] {
+                let error = parse(Syntax::Turtle, format!("{prefix}{statement}").as_bytes(), "urn:p", 10).unwrap_err();
+                assert!(error.to_string().contains("urn:p#a"), "{statement}: {error:?}");
+            }
+        }
     }
 
     #[test]
