@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::store::rdf::{self, ParseError, Syntax, Triple};
+use crate::store::rdf::{self, ParseError, ParseLimits, Syntax, Triple};
 use crate::validate::Violation;
 
 /// Limits of one description.
@@ -12,13 +12,15 @@ pub struct IngestLimits {
     pub bytes_max: usize,
     /// Most triples.
     pub triples_max: usize,
+    /// Most bytes of its terms, with prefixes and contexts written out.
+    pub expanded_bytes_max: usize,
     /// Deepest nesting of brackets.
     pub nesting_max: usize,
 }
 
 impl Default for IngestLimits {
     fn default() -> Self {
-        Self { bytes_max: 1024 * 1024, triples_max: 50_000, nesting_max: 64 }
+        Self { bytes_max: 1024 * 1024, triples_max: 50_000, expanded_bytes_max: 8 * 1024 * 1024, nesting_max: 64 }
     }
 }
 
@@ -84,7 +86,8 @@ pub fn read(
         })?;
         refuse_remote_contexts(&document, "$")?;
     }
-    Ok(rdf::parse(syntax, bytes, participant, limits.triples_max)?)
+    let IngestLimits { triples_max, expanded_bytes_max, .. } = *limits;
+    Ok(rdf::parse(syntax, bytes, participant, ParseLimits { triples_max, expanded_bytes_max })?)
 }
 
 fn check_nesting(syntax: Syntax, text: &str, max: usize) -> Result<(), IngestError> {

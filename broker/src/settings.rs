@@ -31,6 +31,7 @@ pub const KEYS: &[(&str, &str, &str)] = &[
     ("lease.max_seconds", "86400", "longest lease"),
     ("limits.body_bytes", "1048576", "most bytes of a description or a query request"),
     ("limits.description_triples", "50000", "most triples of a description"),
+    ("limits.expanded_bytes", "8388608", "most bytes of a description's terms, prefixes and contexts written out"),
     ("limits.nesting", "64", "deepest brackets of a description"),
     ("limits.query_text_bytes", "16384", "most bytes of a query"),
     ("limits.query_nesting", "24", "deepest brackets of a query"),
@@ -331,6 +332,7 @@ impl Keys {
             ingest: IngestLimits {
                 bytes_max: self.count("limits.body_bytes", 1024, 256 << 20)?,
                 triples_max: self.count("limits.description_triples", 1, 10_000_000)?,
+                expanded_bytes_max: self.count("limits.expanded_bytes", 1024, 1 << 32)?,
                 nesting_max: self.count("limits.nesting", 8, 100)?,
             },
             query: QueryLimits {

@@ -131,7 +131,8 @@ pub struct Window {
     pub offset: i64,
 }
 
-/// Part of a list, with the length of the whole.
+/// Part of a list, with the length of the whole. It may be shorter than what was asked for: a page ends where its entries
+/// have more than 4 MiB, though not before its first one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T> {
     /// Items in the whole list.
@@ -468,9 +469,9 @@ impl Store {
     fn show(&self, registered: &documents::Registered, document: &Document) -> Result<(), StoreError> {
         // What is stored passed the limits of the day it came in; those of today must not lose it.
         let mut triples =
-            rdf::parse(document.syntax, &document.bytes, &document.participant, usize::MAX).map_err(|error| {
-                StoreError::Unreadable { participant: document.participant.clone(), reason: error.to_string() }
-            })?;
+            rdf::parse(document.syntax, &document.bytes, &document.participant, rdf::ParseLimits::NONE).map_err(
+                |error| StoreError::Unreadable { participant: document.participant.clone(), reason: error.to_string() },
+            )?;
         let subjects = triples.iter().filter_map(|triple| triple.subject.iri()).collect();
         let foreign = self.documents.foreign(registered, &document.participant, &subjects)?;
         triples.retain(|triple| triple.subject.iri().is_none_or(|iri| !foreign.contains(iri)));
@@ -484,7 +485,7 @@ mod tests {
     use super::*;
 
     fn put(store: &Store, who: &str, text: &str) -> Result<Document, StoreError> {
-        let triples = rdf::parse(Syntax::Turtle, text.as_bytes(), who, 100).unwrap();
+        let triples = rdf::parse(Syntax::Turtle, text.as_bytes(), who, rdf::ParseLimits::NONE).unwrap();
         put_triples(store, who, text, &triples)
     }
 

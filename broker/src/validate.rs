@@ -13,9 +13,17 @@ use crate::store::{DatasetSummary, Summary};
 const VIOLATIONS_MAX: usize = 50;
 /// Deepest nesting of `odrl:and`, `odrl:or` and `odrl:xone`.
 const CONSTRAINT_DEPTH_MAX: usize = 16;
-/// Most formats of one distribution. Every dataset in a list carries those of its distributions, and many datasets may
-/// share one.
+/// Most formats of one distribution and of one dataset. Every dataset in a list carries those of its distributions, and
+/// many datasets may share one.
 const FORMATS_MAX: usize = 32;
+/// Longest format and keyword, in bytes.
+const WORD_BYTES_MAX: usize = 256;
+/// Most bytes of formats over all datasets, each with its own copy of those that it shares.
+const FORMAT_BYTES_MAX: usize = 4 << 20;
+/// Longest endpoint, in bytes. Every dataset in a list carries its connector's.
+const ENDPOINT_BYTES_MAX: usize = 2048;
+/// Letters of an IRI or value that a report shows.
+const SHOWN_CHARS: usize = 256;
 /// Longest title that is shown in lists, in bytes.
 const TITLE_BYTES_MAX: usize = 1024;
 
@@ -44,6 +52,7 @@ pub fn validate(triples: &[Triple], participant: &str) -> Result<Summary, Vec<Vi
         participant,
         seen: HashMap::new(),
         formats: HashMap::new(),
+        format_bytes: 0,
         violations: Vec::new(),
         summary: Summary::default(),
     };
@@ -72,6 +81,8 @@ struct Report<'a> {
     seen: HashMap<(Role, &'a Term), usize>,
     /// What the distributions that were looked at are offered as.
     formats: HashMap<&'a Term, Vec<String>>,
+    /// Bytes of the formats of the datasets so far.
+    format_bytes: usize,
     violations: Vec<Violation>,
     summary: Summary,
 }
@@ -127,7 +138,15 @@ fn step(path: &str, (prefix, _, local): Name) -> String {
 }
 
 fn named(node: &Term) -> String {
-    node.text().map_or_else(|| "a blank node".to_owned(), str::to_owned)
+    node.text().map_or_else(|| "a blank node".to_owned(), shown)
+}
+
+/// The text, or its beginning: a report repeats it in every violation.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
 }
 
 impl<'a> Report<'a> {
@@ -298,12 +317,23 @@ impl<'a> Report<'a> {
     }
 
     fn https(&mut self, rule: &'static str, url: &Term, path: &str) {
-        let cure = "an absolute `https` URL with a host and without credentials";
-        let good = url.text().and_then(|text| Url::parse(text).ok()).is_some_and(|url| {
+        let cure = format!(
+            "an absolute `https` URL of at most {ENDPOINT_BYTES_MAX} bytes, with a host and without credentials"
+        );
+        let short = url.text().filter(|text| text.len() <= ENDPOINT_BYTES_MAX);
+        let good = short.and_then(|text| Url::parse(text).ok()).is_some_and(|url| {
             url.scheme() == "https" && url.has_host() && url.username().is_empty() && url.password().is_none()
         });
         if !good {
             self.fail(rule, path, url, format!("`{}` cannot be an endpoint", named(url)), cure);
+        }
+    }
+
+    /// A keyword or format, which lists repeat.
+    fn word(&mut self, rule: &'static str, word: &Term, path: &str) {
+        if word.text().is_some_and(|text| text.len() > WORD_BYTES_MAX) {
+            let cure = format!("at most {WORD_BYTES_MAX} bytes");
+            self.fail(rule, path, word, format!("`{}` is too long", named(word)), cure);
         }
     }
 
@@ -318,7 +348,7 @@ impl<'a> Report<'a> {
             );
             return;
         };
-        let path = format!("{path}<{iri}>");
+        let path = format!("{path}<{}>", shown(iri));
         self.claim(dataset);
         if !self.is_a(dataset, &[(DCAT, "Dataset"), (IDS, "Resource"), (IDS, "DataResource"), (IDS, "TextResource")]) {
             self.fail("SD-5", &path, dataset, "the node is no dataset", "the type `dcat:Dataset` or `ids:Resource`");
@@ -349,7 +379,21 @@ impl<'a> Report<'a> {
         }
         formats.sort_unstable();
         formats.dedup();
+        self.format_bytes += formats.iter().map(String::len).sum::<usize>();
+        if formats.len() > FORMATS_MAX || self.format_bytes > FORMAT_BYTES_MAX {
+            let message = format!(
+                "the dataset has {} formats, and all datasets so far {} bytes of them",
+                formats.len(),
+                self.format_bytes
+            );
+            let cure = format!("at most {FORMATS_MAX} of one dataset, and {FORMAT_BYTES_MAX} bytes of all");
+            self.fail("SD-9", &step(&path, FORMAT), dataset, message, cure);
+            formats.clear();
+        }
         let keywords = self.either(dataset, KEYWORD, IDS_KEYWORD);
+        for keyword in &keywords {
+            self.word("SD-6", keyword, &step(&path, KEYWORD));
+        }
         let entry = DatasetSummary {
             dataset: iri.to_owned(),
             title: title.unwrap_or_default(),
@@ -367,7 +411,7 @@ impl<'a> Report<'a> {
             self.fail("SD-7", path, offer, "an offer without an IRI cannot be asked for", "an IRI as its `@id`");
             return;
         };
-        let path = format!("{path}<{iri}>");
+        let path = format!("{path}<{}>", shown(iri));
         self.claim(offer);
         if !self.is_a(offer, &[(ODRL, "Offer"), (IDS, "ContractOffer")]) {
             self.fail("SD-7", &path, offer, "the node is no offer", "the type `odrl:Offer` or `ids:ContractOffer`");
@@ -465,6 +509,10 @@ impl<'a> Report<'a> {
             self.fail("SD-9", &step(path, FORMAT), distribution, message, format!("at most {FORMATS_MAX}"));
             formats.truncate(FORMATS_MAX);
         }
+        for format in self.values(distribution, FORMAT) {
+            self.word("SD-9", format, &step(path, FORMAT));
+        }
+        formats.retain(|format| format.len() <= WORD_BYTES_MAX);
         self.formats.insert(distribution, formats.clone());
         let services = self.values(distribution, ACCESS_SERVICE);
         let path = step(path, ACCESS_SERVICE);
@@ -585,6 +633,36 @@ mod tests {
         ));
         assert_eq!(violations.len(), 1, "{violations:?}");
         assert_eq!((violations[0].rule, violations[0].cure.as_str()), ("SD-9", "at most 32"));
+    }
+
+    #[test]
+    fn what_lists_repeat_is_short() {
+        let rule = "odrl:permission [ odrl:action odrl:use ] .\n";
+        let long = "x".repeat(257);
+        let (keyword, format) = (format!("p:fairs dcat:keyword \"{long}\" ."), format!("p:d dct:format \"{long}\""));
+        let distribution = format!("p:fairs dcat:distribution p:d . {format} ; dcat:accessService p:dsp .");
+        let endpoint = format!("p:dsp dcat:endpointURL <https://provider.example/{}> .", "x".repeat(2048));
+        for (rule_name, text) in [("SD-6", keyword), ("SD-9", distribution), ("SD-3", endpoint)] {
+            let violations = violations_of(&format!("{rule}{text}"));
+            assert_eq!(violations[0].rule, rule_name, "{violations:?}");
+            assert!(violations.iter().all(|one| one.message.len() < 400 && one.node.len() < 400), "{violations:?}");
+        }
+        // Of many short lists that many datasets share.
+        let formats: String = (0..40).map(|n| format!("p:d{n} dct:format \"{n}{}\" .\n", "x".repeat(200))).collect();
+        let services: String = (0..40).map(|n| format!("p:d{n} dcat:accessService p:dsp .\n")).collect();
+        let dataset = |n: usize, count: usize| {
+            let all: Vec<String> = (0..count).map(|n| format!("p:d{n}")).collect();
+            format!(
+                "p:catalog dcat:dataset p:x{n} . p:x{n} a dcat:Dataset ; dct:title \"x\" ; odrl:hasPolicy p:offer ;
+                 dcat:distribution {} .\n",
+                all.join(", ")
+            )
+        };
+        let many: String = (0..1000).map(|n| dataset(n, 30)).collect();
+        for text in [dataset(0, 40), many] {
+            let violations = violations_of(&format!("{rule}{formats}{services}{text}"));
+            assert!(violations.iter().all(|one| one.rule == "SD-9"), "{violations:?}");
+        }
     }
 
     #[test]

@@ -227,6 +227,12 @@ fn refuse(error: &RegistryError, owner: &ParticipantId) -> Response {
                 .by("limits.description_triples")
                 .cure(format!("at most {max} triples"))
         }
+        RegistryError::Ingest(IngestError::Parse(ParseError::Expanded { max })) => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-much-text", detail)
+                .at("body")
+                .by("limits.expanded_bytes")
+                .cure(format!("shorter prefixes, terms and identifiers: at most {max} bytes over all triples"))
+        }
         RegistryError::Ingest(IngestError::Shape(violations)) => {
             members.insert("violations".into(), json!(violations));
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not-a-self-description", detail)

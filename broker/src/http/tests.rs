@@ -415,6 +415,14 @@ async fn bad_descriptions_are_reported_and_leave_nothing() {
         (reply.status, &reply.json()["rule"]),
         (StatusCode::PAYLOAD_TOO_LARGE, &json!("limits.description_triples"))
     );
+    let long = format!("@prefix x: <urn:{}> .\n{}", "x".repeat(20_000), "x:a x:b x:c , x:d, x:e, x:f .\n".repeat(500));
+    let reply = house.act(ONE, "PUT", "/v1/self-description", &turtle, long).await;
+    assert_eq!(
+        (reply.status, &reply.json()["rule"]),
+        (StatusCode::PAYLOAD_TOO_LARGE, &json!("limits.expanded_bytes")),
+        "{}",
+        reply.text
+    );
     let mut remote = description(ONE, &[]);
     remote["@context"] = json!("https://w3id.org/dspace/2025/1/context.jsonld");
     let reply = house.put(ONE, &remote).await;
@@ -426,6 +434,36 @@ async fn bad_descriptions_are_reported_and_leave_nothing() {
     assert_eq!((reply.status, &reply.json()["field"]), (StatusCode::BAD_REQUEST, &json!("Lease-Seconds")));
     assert_eq!(house.number(COUNT).await, 0);
     assert_eq!(house.act(ONE, "GET", "/v1/self-description", &[], Body::empty()).await.status, StatusCode::NOT_FOUND);
+}
+
+/// A page has an end, whatever its entries are; the next one begins there.
+#[tokio::test]
+async fn a_page_of_long_entries_is_short_and_goes_on() {
+    let mut house = house();
+    let ingest = IngestLimits { bytes_max: 8 << 20, ..IngestLimits::default() };
+    house.broker.registry = Arc::new(Registry::new(Arc::clone(&house.broker.store), ingest, LeaseLimits::default()));
+    let mut long = description(ONE, &["Salt"; 7]);
+    let datasets = long["ids:resourceCatalog"]["dcat:dataset"].as_array_mut().unwrap();
+    datasets.iter_mut().for_each(|dataset| dataset["dct:description"] = json!("salt ".repeat(200_000)));
+    let reply = house.put(ONE, &long).await;
+    assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.text);
+    for (path, name) in [("/v1/datasets?limit=1000", "datasets"), ("/v1/search?q=salt&limit=1000", "results")] {
+        let (mut path, mut seen) = (path.to_owned(), Vec::new());
+        loop {
+            let reply = house.get(&path).await;
+            assert!(reply.text.len() < 5 << 20, "{} bytes", reply.text.len());
+            let page = reply.json();
+            seen.extend(page[name].as_array().unwrap().iter().map(|item| item["dataset"].clone()));
+            match page["next"].as_str() {
+                Some(next) => next.clone_into(&mut path),
+                None => break,
+            }
+        }
+        let whole = seen.len();
+        seen.sort_by_key(Value::to_string);
+        seen.dedup();
+        assert_eq!((whole, seen.len()), (7, 7), "{name}");
+    }
 }
 
 #[tokio::test]

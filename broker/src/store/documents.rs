@@ -70,6 +70,8 @@ CREATE INDEX subject_document ON subject (document);
 ",
 ];
 
+/// Bytes of the entries of a page, past which it ends.
+const PAGE_BYTES_MAX: usize = 4 << 20;
 /// Read connections that are kept open between requests.
 const READERS_KEPT: usize = 4;
 
@@ -319,7 +321,8 @@ impl Documents {
                     datasets: row.get(7)?,
                 })
             })?;
-            Ok(Page { total, items: items.collect::<Result<_, _>>()? })
+            let bytes = |row: &ParticipantRow| row.participant.len() + length(&row.title) + row.endpoint.len();
+            Ok(Page { total, items: whole(items, bytes)? })
         })
     }
 
@@ -355,7 +358,13 @@ impl Documents {
                     endpoint: row.get(7)?,
                 })
             })?;
-            Ok(Page { total, items: items.collect::<Result<_, _>>()? })
+            let bytes = |row: &DatasetRow| {
+                let lists: usize =
+                    [&row.keywords, &row.formats, &row.offers].into_iter().flatten().map(String::len).sum();
+                let texts = row.dataset.len() + row.title.len() + length(&row.description);
+                lists + texts + row.participant.len() + row.endpoint.len()
+            };
+            Ok(Page { total, items: whole(items, bytes)? })
         })
     }
 
@@ -384,9 +393,34 @@ impl Documents {
                     endpoint: row.get(4)?,
                 })
             })?;
-            Ok(Page { total, items: items.collect::<Result<_, _>>()? })
+            let bytes = |found: &Found| {
+                let texts = length(&found.dataset) + length(&found.title) + length(&found.description);
+                texts + found.participant.len() + found.endpoint.len()
+            };
+            Ok(Page { total, items: whole(items, bytes)? })
         })
     }
+}
+
+fn length(text: &Option<String>) -> usize {
+    text.as_ref().map_or(0, String::len)
+}
+
+/// The entries up to the limit of a page, and at least one: the next page begins where this one ends.
+fn whole<T>(
+    rows: impl Iterator<Item = rusqlite::Result<T>>,
+    bytes: impl Fn(&T) -> usize,
+) -> Result<Vec<T>, StoreError> {
+    let (mut items, mut sum) = (Vec::new(), 0_usize);
+    for row in rows {
+        let row = row?;
+        sum = sum.saturating_add(bytes(&row));
+        if sum > PAGE_BYTES_MAX && !items.is_empty() {
+            break;
+        }
+        items.push(row);
+    }
+    Ok(items)
 }
 
 fn connect(path: &Path) -> Result<Connection, StoreError> {

@@ -37,6 +37,17 @@ impl Term {
         }
     }
 
+    /// Its bytes, written out.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Iri(text) | Self::Blank(text) => text.len(),
+            Self::Literal { value, datatype, language } => {
+                value.len() + datatype.len() + language.as_ref().map_or(0, String::len)
+            }
+        }
+    }
+
     /// The text of an IRI or a literal: what a reader would call the value.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
@@ -56,6 +67,14 @@ pub struct Triple {
     pub predicate: String,
     /// The value.
     pub object: Term,
+}
+
+impl Triple {
+    /// Bytes of its terms.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.subject.bytes() + self.predicate.len() + self.object.bytes()
+    }
 }
 
 /// How a description is written.
@@ -107,6 +126,26 @@ pub enum ParseError {
         /// The limit.
         max: usize,
     },
+    /// A short text that says much: its terms have more bytes than allowed.
+    #[error("the terms of the description, written out, have more than {max} bytes")]
+    Expanded {
+        /// The limit.
+        max: usize,
+    },
+}
+
+/// How much a text may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParseLimits {
+    /// Most triples.
+    pub triples_max: usize,
+    /// Most bytes of the terms of all triples, with prefixes and contexts written out.
+    pub expanded_bytes_max: usize,
+}
+
+impl ParseLimits {
+    /// No limits, for what has passed some before.
+    pub const NONE: Self = Self { triples_max: usize::MAX, expanded_bytes_max: usize::MAX };
 }
 
 /// Parses a description. Relative IRIs are resolved against the participant's URI; blank nodes get labels that no other
@@ -114,7 +153,7 @@ pub enum ParseError {
 ///
 /// # Errors
 /// [`ParseError`], and then nothing was kept.
-pub fn parse(syntax: Syntax, bytes: &[u8], participant: &str, triples_max: usize) -> Result<Vec<Triple>, ParseError> {
+pub fn parse(syntax: Syntax, bytes: &[u8], participant: &str, limits: ParseLimits) -> Result<Vec<Triple>, ParseError> {
     let plain = |message: String| ParseError::Syntax { line: None, column: None, message };
     let format = match syntax {
         Syntax::Turtle => RdfFormat::Turtle,
@@ -126,6 +165,7 @@ pub fn parse(syntax: Syntax, bytes: &[u8], participant: &str, triples_max: usize
         .map_err(|error| plain(format!("the participant `{participant}` is no base IRI: {error}")))?;
     let mut labels = Labels::new(participant);
     let mut triples = Vec::new();
+    let mut expanded_bytes = 0_usize;
     for quad in parser.for_slice(bytes) {
         let quad = quad.map_err(|error| {
             // The parser counts lines and columns from 0, people from 1.
@@ -136,10 +176,10 @@ pub fn parse(syntax: Syntax, bytes: &[u8], participant: &str, triples_max: usize
                 message: error.to_string(),
             }
         })?;
-        if triples.len() >= triples_max {
-            return Err(ParseError::TooManyTriples { max: triples_max });
+        if triples.len() >= limits.triples_max {
+            return Err(ParseError::TooManyTriples { max: limits.triples_max });
         }
-        triples.push(Triple {
+        let triple = Triple {
             subject: match quad.subject {
                 NamedOrBlankNode::NamedNode(node) => Term::Iri(checked(node)?),
                 NamedOrBlankNode::BlankNode(node) => labels.scoped(node.as_str()),
@@ -150,7 +190,12 @@ pub fn parse(syntax: Syntax, bytes: &[u8], participant: &str, triples_max: usize
                 OxTerm::BlankNode(node) => labels.scoped(node.as_str()),
                 OxTerm::Literal(literal) => checked_literal(literal)?,
             },
-        });
+        };
+        expanded_bytes = expanded_bytes.saturating_add(triple.bytes());
+        if expanded_bytes > limits.expanded_bytes_max {
+            return Err(ParseError::Expanded { max: limits.expanded_bytes_max });
+        }
+        triples.push(triple);
     }
     triples.sort_unstable();
     triples.dedup();
@@ -206,26 +251,30 @@ impl Labels {
 mod tests {
     use super::*;
 
+    fn up_to(triples_max: usize) -> ParseLimits {
+        ParseLimits { triples_max, ..ParseLimits::NONE }
+    }
+
     #[test]
     fn syntax_error_names_line_and_column() {
-        let error =
-            parse(Syntax::Turtle, b"<urn:a> <urn:b> <urn:c> .\n<urn:a> <urn:b> ;;; oops", "urn:p", 10).unwrap_err();
+        let error = parse(Syntax::Turtle, b"<urn:a> <urn:b> <urn:c> .\n<urn:a> <urn:b> ;;; oops", "urn:p", up_to(10))
+            .unwrap_err();
         assert!(matches!(error, ParseError::Syntax { line: Some(2), column: Some(_), .. }), "{error:?}");
     }
 
     #[test]
     fn blank_nodes_are_stable_and_never_shared_between_participants() {
         let text = b"[] <urn:p> [ <urn:q> _:x ] . _:x <urn:q> \"v\" .";
-        let first = parse(Syntax::Turtle, text, "urn:one", 10).unwrap();
-        assert_eq!(first, parse(Syntax::Turtle, text, "urn:one", 10).unwrap());
-        let other = parse(Syntax::Turtle, text, "urn:two", 10).unwrap();
+        let first = parse(Syntax::Turtle, text, "urn:one", up_to(10)).unwrap();
+        assert_eq!(first, parse(Syntax::Turtle, text, "urn:one", up_to(10)).unwrap());
+        let other = parse(Syntax::Turtle, text, "urn:two", up_to(10)).unwrap();
         assert!(first.iter().all(|triple| other.iter().all(|theirs| theirs.subject != triple.subject)));
     }
 
     #[test]
     fn relative_iris_resolve_against_the_participant() {
         let json = br##"{"@id":"#connector","http://purl.org/dc/terms/title":"x"}"##;
-        let triples = parse(Syntax::JsonLd, json, "urn:example:p", 10).unwrap();
+        let triples = parse(Syntax::JsonLd, json, "urn:example:p", up_to(10)).unwrap();
         assert_eq!(triples[0].subject, Term::Iri("urn:example:p#connector".into()));
     }
 
@@ -239,7 +288,8 @@ mod tests {
                 format!("<urn:a> <urn:q> {bad} ."),
                 format!("<urn:a> <urn:q> \"1\"^^{bad} ."),
             ] {
-                let error = parse(Syntax::Turtle, format!("{prefix}{statement}").as_bytes(), "urn:p", 10).unwrap_err();
+                let error =
+                    parse(Syntax::Turtle, format!("{prefix}{statement}").as_bytes(), "urn:p", up_to(10)).unwrap_err();
                 assert!(error.to_string().contains("urn:p#a"), "{statement}: {error:?}");
             }
         }
@@ -248,7 +298,27 @@ mod tests {
     #[test]
     fn triples_are_counted_while_parsing() {
         let text = b"<urn:a> <urn:b> 1, 2, 3 .";
-        assert!(parse(Syntax::Turtle, text, "urn:p", 3).is_ok());
-        assert_eq!(parse(Syntax::Turtle, text, "urn:p", 2), Err(ParseError::TooManyTriples { max: 2 }));
+        assert!(parse(Syntax::Turtle, text, "urn:p", up_to(3)).is_ok());
+        assert_eq!(parse(Syntax::Turtle, text, "urn:p", up_to(2)), Err(ParseError::TooManyTriples { max: 2 }));
+    }
+
+    #[test]
+    fn terms_are_measured_as_they_are_written_out() {
+        let limits = ParseLimits { expanded_bytes_max: 1 << 20, ..ParseLimits::NONE };
+        let long = "a".repeat(20_000);
+        let statements: String = (0..3000).map(|n| format!("x:{n} x: x: .\n")).collect();
+        let turtle = format!("@prefix x: <urn:{long}> .\n{statements}");
+        let nodes: Vec<String> = (0..3000).map(|n| format!("{{\"@id\":\"x:{n}\",\"x:\":{n}}}")).collect();
+        let json = format!("{{\"@context\":{{\"x\":\"urn:{long}#\"}},\"@graph\":[{}]}}", nodes.join(","));
+        for (syntax, text) in [(Syntax::Turtle, turtle), (Syntax::JsonLd, json)] {
+            let error = parse(syntax, text.as_bytes(), "urn:p", limits).unwrap_err();
+            assert_eq!(error, ParseError::Expanded { max: 1 << 20 });
+        }
+        let triple = b"<urn:a> <urn:b> \"c\"@de .";
+        let bytes = "urn:aurn:bc".len() + "http://www.w3.org/1999/02/22-rdf-syntax-ns#langStringde".len();
+        let within =
+            |expanded_bytes_max| parse(Syntax::Turtle, triple, "urn:p", ParseLimits { expanded_bytes_max, ..limits });
+        assert!(within(bytes).is_ok());
+        assert!(within(bytes - 1).is_err());
     }
 }
