@@ -599,6 +599,60 @@ async fn a_query_beyond_the_places_is_told_to_come_back() {
     assert_eq!((first.status, second.status), (StatusCode::UNPROCESSABLE_ENTITY, StatusCode::SERVICE_UNAVAILABLE));
 }
 
+/// Queries that read no triple must see as well that they should end: their places are wanted.
+#[tokio::test]
+async fn queries_that_only_combine_end_and_give_their_places_back() {
+    let ones = |variable: &str| format!("VALUES ?{variable} {{ {} }} ", "1 ".repeat(200));
+    let many = ones("x").repeat(10);
+    let pairs = format!("VALUES (?x ?y) {{ {} }} ", "(1 UNDEF) (UNDEF 2) ".repeat(40)).repeat(10);
+    let nested = format!("{{ SELECT ?x {{ {} }} }} ", ones("x"));
+    for (holds, query) in [
+        (false, format!("SELECT (COUNT(*) AS ?n) {{ {many} }}")),
+        (false, format!("SELECT (COUNT(*) AS ?n) {{ {many} FILTER(COALESCE(?none, ?x) = 2) }}")),
+        (true, format!("SELECT (COUNT(*) AS ?n) {{ {pairs} }}")),
+        (true, format!("SELECT (COUNT(*) AS ?n) {{ {} }}", nested.repeat(5))),
+        (
+            false,
+            format!(
+                "SELECT (COUNT(*) AS ?n) {{ {many} OPTIONAL {{ VALUES ?x {{ 2 3 }} }} MINUS {{ VALUES ?x {{ 3 }} }} }}"
+            ),
+        ),
+        (false, format!("ASK {{ {} FILTER NOT EXISTS {{ {many} FILTER(COALESCE(?none, ?x) = 2) }} }}", ones("x"))),
+    ] {
+        let time_max = Duration::from_millis(100);
+        let house = house_with(QueryLimits { time_max, ..QueryLimits::default() });
+        house.put(ONE, &description(ONE, &["Salt"])).await;
+        let replies = tokio::join!(
+            house.ask(&query, "*/*"),
+            house.ask(&query, "*/*"),
+            house.ask(&query, "*/*"),
+            house.ask(&query, "*/*")
+        );
+        let name: String = query.chars().take(60).collect();
+        for reply in [replies.0, replies.1, replies.2, replies.3] {
+            assert_eq!(reply.status, StatusCode::UNPROCESSABLE_ENTITY, "{name}: {}", reply.text);
+            let rule = reply.json()["rule"].as_str().unwrap().to_owned();
+            assert!(rule == "limits.query_ms" || (holds && rule == "limits.query_held_values"), "{name}: {rule}");
+        }
+        let start = Instant::now();
+        let places = house.broker.queries.limits().concurrent_max;
+        loop {
+            let free = tokio::join!(
+                house.ask("ASK {}", "*/*"),
+                house.ask("ASK {}", "*/*"),
+                house.ask("ASK {}", "*/*"),
+                house.ask("ASK {}", "*/*")
+            );
+            let free = [free.0, free.1, free.2, free.3].iter().filter(|reply| reply.status == StatusCode::OK).count();
+            if free == places {
+                break;
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "{name}: {free} of {places} places are free");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
 /// Whatever fits the text and nesting limits must not end the query's stack.
 #[tokio::test]
 async fn long_and_deep_queries_do_not_end_the_stack() {

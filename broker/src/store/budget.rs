@@ -1,9 +1,11 @@
 //! What a query may make and hold while it runs. The evaluator bounds neither, so the parsed query is changed before it
 //! runs: what makes text is measured, and rows are counted where an operator holds them all before it gives out any.
 //!
-//! Past a budget the query is told to end and has no answer; nothing in it grows from then on.
+//! Past a budget the query is told to end and has no answer; nothing in it grows from then on. The evaluator looks whether
+//! it should end only when it reads a triple, so that is asked with every row that comes from anywhere else, too.
 
 use std::collections::{BTreeSet, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
@@ -13,7 +15,7 @@ use oxigraph::sparql::{CancellationToken, SparqlEvaluator, Variable};
 use spargebra::Query;
 use spargebra::algebra::{AggregateExpression, AggregateFunction, Expression, Function, GraphPattern, OrderExpression};
 
-use spargebra::term::TermPattern;
+use spargebra::term::{NamedNodePattern, TermPattern};
 
 use super::graph::QueryError;
 
@@ -30,6 +32,7 @@ const REPLACED: &str = "urn:kontor:sparql:replaced";
 const REPLACEMENT: &str = "urn:kontor:sparql:replacement";
 const KEEP: &str = "urn:kontor:sparql:keep";
 const HOLD: &str = "urn:kontor:sparql:hold";
+const GO_ON: &str = "urn:kontor:sparql:go-on";
 /// A variable that no query can name: a filter that asks for it stays above the join that it was put on.
 const NO_VARIABLE: &str = "held row";
 
@@ -111,11 +114,19 @@ impl Budget {
         values.first().filter(|_| self.broken.load(Ordering::Relaxed) == 0).cloned()
     }
 
+    /// Ends the evaluation, if it was told to. An error in an expression would only drop the row.
+    fn go_on(&self) -> Option<Term> {
+        if self.end.is_cancelled() {
+            std::panic::resume_unwind(Box::new(Ended));
+        }
+        Some(Literal::from(true).into())
+    }
+
     fn hold(&self, width: usize) -> Option<Term> {
         if self.held_values.fetch_add(width, Ordering::Relaxed).saturating_add(width) > self.held_values_max {
             self.passed(MANY_VALUES);
         }
-        (self.broken.load(Ordering::Relaxed) == 0).then(|| Literal::from(true).into())
+        self.go_on()
     }
 
     /// An evaluator that knows the functions which [`bound`] puts into a query.
@@ -138,7 +149,21 @@ impl Budget {
             budget.within(values, REPLACEMENT_BYTES_MAX, LONG_REPLACE)
         });
         let evaluator = with(evaluator, KEEP, |budget, values, _| budget.keep(values));
+        let evaluator = with(evaluator, GO_ON, |budget, _, _| budget.go_on());
         with(evaluator, HOLD, |budget, _, width| budget.hold(width))
+    }
+}
+
+/// What unwinds from an evaluation that ends on the way. It is no panic: no hook runs and nothing is printed.
+struct Ended;
+
+/// Runs an evaluation whose functions may end it.
+pub(super) fn ending<T>(evaluate: impl FnOnce() -> Result<T, QueryError>) -> Result<T, QueryError> {
+    // What it touches is its own, and dropped on the way out; the store is read through a snapshot.
+    match std::panic::catch_unwind(AssertUnwindSafe(evaluate)) {
+        Ok(answer) => answer,
+        Err(payload) if payload.is::<Ended>() => Err(QueryError::Cancelled),
+        Err(payload) => std::panic::resume_unwind(payload),
     }
 }
 
@@ -188,7 +213,9 @@ fn boxed(inner: Box<GraphPattern>) -> Box<GraphPattern> {
 fn pattern(it: GraphPattern) -> GraphPattern {
     use GraphPattern as P;
     match it {
-        P::Path { .. } | P::Values { .. } => it,
+        P::Path { .. } => it,
+        // Its rows come from the query, and joining them reads nothing.
+        P::Values { .. } => P::Filter { expr: call(GO_ON, Vec::new()), inner: Box::new(it) },
         P::Bgp { .. } | P::Join { .. } => join(it),
         P::LeftJoin { left, right, expression: filter } => {
             P::LeftJoin { left: boxed(left), right: held(pattern(*right)), expression: filter.map(expression) }
@@ -224,24 +251,35 @@ fn pattern(it: GraphPattern) -> GraphPattern {
     }
 }
 
+/// A pattern of a join.
+struct Part {
+    /// The variables that it binds in every row, and the blank nodes, which are variables without a name: other parts are
+    /// joined by these. What is bound in some rows only does not keep the evaluator from multiplying.
+    names: HashSet<String>,
+    /// Whether it can be evaluated for each row of another part, by reading; what else there is holds rows.
+    is_plain: bool,
+    pattern: GraphPattern,
+}
+
 /// Patterns that are joined, taken apart into those that share variables. What shares none is multiplied, row by row, and
 /// one side of it is held: there rows are counted, and nothing is lost, since no order of joins makes a product smaller.
 fn join(it: GraphPattern) -> GraphPattern {
     let mut parts = Vec::new();
     flatten(it, &mut parts);
     let several = parts.len() > 1;
-    let mut groups: Vec<(HashSet<String>, Vec<GraphPattern>)> = Vec::new();
+    let mut groups: Vec<(HashSet<String>, Vec<Part>)> = Vec::new();
     for part in parts {
-        let mut names = names_of(&part);
-        let part = match part {
-            GraphPattern::Bgp { .. } | GraphPattern::Path { .. } | GraphPattern::Values { .. } => part,
+        let mut names = certain(&part);
+        let (is_plain, part) = match part {
+            GraphPattern::Bgp { .. } | GraphPattern::Path { .. } => (true, part),
             // Patterns in a graph are joined with those outside of it in whichever order is best.
-            GraphPattern::Graph { .. } => pattern(part),
-            part if several => *held(pattern(part)),
-            part => pattern(part),
+            GraphPattern::Graph { .. } | GraphPattern::Values { .. } => (true, pattern(part)),
+            part if several => (false, *held(pattern(part))),
+            part => (false, pattern(part)),
         };
         // A triple without variables is there or not: it multiplies nothing.
         let is_ground = names.is_empty() && matches!(part, GraphPattern::Bgp { .. });
+        let part = Part { names: names.clone(), is_plain, pattern: part };
         let mut joined = Vec::new();
         let mut apart = Vec::new();
         for (others, patterns) in groups {
@@ -256,7 +294,7 @@ fn join(it: GraphPattern) -> GraphPattern {
         apart.push((names, joined));
         groups = apart;
     }
-    let mut groups = groups.into_iter().map(|(_, patterns)| together(patterns));
+    let mut groups = groups.into_iter().map(|(_, parts)| together(parts));
     let Some(first) = groups.next() else { return GraphPattern::Bgp { patterns: Vec::new() } };
     let (mut product, mut rest) = (first, groups.peekable());
     if rest.peek().is_some() {
@@ -281,9 +319,24 @@ fn flatten(it: GraphPattern, parts: &mut Vec<GraphPattern>) {
     }
 }
 
-/// The patterns as one join, with triples beside each other in one basic pattern.
-fn together(patterns: Vec<GraphPattern>) -> GraphPattern {
-    let mut parts = patterns.into_iter();
+/// The parts as one join, with triples beside each other in one basic pattern. Parts that hold rows and share variables are
+/// joined first, and what comes out is counted: the evaluator holds it to join it with the next.
+fn together(parts: Vec<Part>) -> GraphPattern {
+    let (mut plain, others): (Vec<Part>, Vec<Part>) = parts.into_iter().partition(|part| part.is_plain);
+    let mut holding: Vec<Part> = Vec::new();
+    for mut part in others {
+        let (sharing, apart): (Vec<Part>, Vec<Part>) =
+            holding.into_iter().partition(|other| !other.names.is_disjoint(&part.names));
+        for other in sharing {
+            let join = GraphPattern::Join { left: Box::new(other.pattern), right: Box::new(part.pattern) };
+            part.names.extend(other.names);
+            part.pattern = *held(join);
+        }
+        holding = apart;
+        holding.push(part);
+    }
+    plain.extend(holding);
+    let mut parts = plain.into_iter().map(|part| part.pattern);
     let mut whole = parts.next().unwrap_or_else(|| GraphPattern::Bgp { patterns: Vec::new() });
     for part in parts {
         whole = match (whole, part) {
@@ -297,29 +350,48 @@ fn together(patterns: Vec<GraphPattern>) -> GraphPattern {
     whole
 }
 
-/// What a pattern can share with another: its variables, and its blank nodes, which are variables without a name.
-fn names_of(it: &GraphPattern) -> HashSet<String> {
-    let mut names = HashSet::new();
-    it.on_in_scope_variable(|variable| {
-        names.insert(variable.to_string());
-    });
-    let mut blank = |term: &TermPattern| {
-        if let TermPattern::BlankNode(node) = term {
-            names.insert(node.to_string());
-        }
+/// What a pattern binds in every one of its rows.
+fn certain(it: &GraphPattern) -> HashSet<String> {
+    use GraphPattern as P;
+    let term = |term: &TermPattern| match term {
+        TermPattern::Variable(variable) => Some(variable.to_string()),
+        TermPattern::BlankNode(node) => Some(node.to_string()),
+        _ => None,
+    };
+    let of_name = |name: &NamedNodePattern| match name {
+        NamedNodePattern::Variable(variable) => Some(variable.to_string()),
+        NamedNodePattern::NamedNode(_) => None,
+    };
+    let only = |inner: &GraphPattern, variables: &[Variable]| {
+        let names: HashSet<String> = variables.iter().map(Variable::to_string).collect();
+        certain(inner).intersection(&names).cloned().collect()
     };
     match it {
-        GraphPattern::Bgp { patterns } => patterns.iter().for_each(|triple| {
-            blank(&triple.subject);
-            blank(&triple.object);
-        }),
-        GraphPattern::Path { subject, object, .. } => {
-            blank(subject);
-            blank(object);
+        P::Bgp { patterns } => patterns
+            .iter()
+            .flat_map(|triple| [term(&triple.subject), of_name(&triple.predicate), term(&triple.object)])
+            .flatten()
+            .collect(),
+        P::Path { subject, object, .. } => [term(subject), term(object)].into_iter().flatten().collect(),
+        P::Join { left, right } | P::Lateral { left, right } => &certain(left) | &certain(right),
+        P::Union { left, right } => &certain(left) & &certain(right),
+        P::LeftJoin { left: inner, .. }
+        | P::Minus { left: inner, .. }
+        | P::Filter { inner, .. }
+        | P::Extend { inner, .. }
+        | P::OrderBy { inner, .. }
+        | P::Distinct { inner }
+        | P::Reduced { inner }
+        | P::Slice { inner, .. } => certain(inner),
+        P::Graph { name, inner } => certain(inner).into_iter().chain(of_name(name)).collect(),
+        P::Values { variables, bindings } => {
+            let bound = |column: usize| bindings.iter().all(|row| row.get(column).is_some_and(Option::is_some));
+            let columns = variables.iter().enumerate().filter(|(column, _)| bound(*column));
+            columns.map(|(_, variable)| variable.to_string()).collect()
         }
-        _ => {}
+        P::Project { inner, variables } | P::Group { inner, variables, .. } => only(inner, variables),
+        P::Service { .. } => HashSet::new(),
     }
-    names
 }
 
 fn is_distinct(it: &AggregateExpression) -> bool {

@@ -281,8 +281,11 @@ impl Graph {
             prepared.dataset_mut().set_default_graph(defaults.collect::<Result<_, _>>()?);
             prepared.dataset_mut().set_available_named_graphs(names.collect::<Result<_, _>>()?);
         }
-        let results = prepared.on_store(&self.store()).execute().map_err(evaluation);
-        let answer = results.and_then(|results| serialize(results, task));
+        let store = self.store();
+        let answer = budget::ending(|| {
+            let results = prepared.on_store(&store).execute().map_err(evaluation)?;
+            serialize(results, task)
+        });
         // What is past a budget looks like an error in an expression, or like the end.
         budget.broken().map_or(answer, Err)
     }
