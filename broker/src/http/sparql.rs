@@ -217,6 +217,9 @@ pub(super) fn refuse(error: &QueryRefusal) -> Response {
             QueryError::TooMuchText(max) => too_much("query-makes-too-much")
                 .by("limits.query_made_bytes")
                 .cure(format!("at most {max} bytes over all rows: fewer rows or shorter texts")),
+            QueryError::OpenPath(_) => too_much("query-path-open")
+                .by("the pairs that `*` and `+`, and sequences within `|` and `?`, join everywhere are held all at once")
+                .cure("an end of the path that is bound in the same braces: by its IRI, a triple pattern or `VALUES`"),
             QueryError::TooManyHeld(max) => too_much("query-holds-too-much")
                 .by("limits.query_held_values")
                 .cure(format!(

@@ -791,6 +791,57 @@ async fn bounded_functions_mean_what_they_meant() {
     assert_eq!(house.ask(optional, "text/csv").await.text.lines().count(), 3);
 }
 
+/// A path of any length joins all pairs of nodes, where nothing says from where to follow it.
+#[tokio::test]
+async fn paths_of_any_length_start_somewhere() {
+    let house = house();
+    let chain: Vec<Value> = (0..6)
+        .map(|n| json!({"@id": format!("{ONE}:n{n}"), "urn:next": {"@id": format!("{ONE}:n{}", n + 1)}}))
+        .collect();
+    let mut document = description(ONE, &["Salt"]);
+    document["@included"] = json!(chain);
+    assert_eq!(house.put(ONE, &document).await.status, StatusCode::CREATED);
+    let count = |pattern: &str| format!("SELECT (COUNT(*) AS ?n) {{ {pattern} }}");
+    for pattern in [
+        "?a <urn:next>* ?b",
+        "?a (<urn:next>|!<urn:none>)+ ?b",
+        "?a ^(<urn:next>+) ?b",
+        "[] <urn:next>+ ?b",
+        "?a <urn:next>+ ?a",
+        "?a <urn:next>? ?x . ?b <urn:next>+ ?c",
+        "?a (<urn:next>/^<urn:next>)? ?b",
+        "?a (<urn:next>|<urn:next>/<urn:next>) ?b",
+        "GRAPH ?g { ?a <urn:next>+ ?b }",
+        "?a <urn:next> ?b OPTIONAL { ?c <urn:next>+ ?d }",
+        "?a <urn:next> ?b FILTER EXISTS { ?c <urn:next>+ ?d }",
+        "?a <urn:next>+ ?b VALUES (?a ?b) { (<urn:example:one:n0> UNDEF) (UNDEF <urn:example:one:n3>) }",
+        "{ ?a <urn:next>+ ?b } UNION { ?a <urn:next> ?b }",
+    ] {
+        let reply = house.ask(&count(pattern), "text/csv").await;
+        assert_eq!(reply.status, StatusCode::UNPROCESSABLE_ENTITY, "{pattern}: {}", reply.text);
+        let problem = reply.json();
+        assert_eq!(problem["type"], "urn:kontor:problem:query-path-open", "{pattern}");
+        assert!(problem["detail"].as_str().unwrap().contains("<urn:next>"), "{pattern}: {problem}");
+    }
+    for (pattern, rows) in [
+        ("<urn:example:one:n0> <urn:next>* ?b", 7),
+        ("?a <urn:next>+ <urn:example:one:n3>", 3),
+        ("?a <urn:next>+ ?b VALUES ?a { <urn:example:one:n0> <urn:example:one:n4> }", 8),
+        ("?a <urn:next>+ ?b . ?a <urn:next> <urn:example:one:n2>", 5),
+        ("?a <urn:next> ?b . ?b <urn:next>* ?c", 21),
+        ("?a <urn:next>/<urn:next>+ ?c", 15),
+        ("?a <urn:next> <urn:example:one:n1> . ?a <urn:next>+ ?b . ?b <urn:next>+ ?c", 15),
+        ("?x <http://purl.org/dc/terms/title> 'Salt' . <urn:example:one:n0> <urn:next>+ ?b", 6),
+        ("GRAPH ?g { ?a <urn:next> ?b . ?b <urn:next>+ ?c }", 15),
+        ("{ SELECT ?a { ?a <urn:next> <urn:example:one:n2> } } ?a <urn:next>+ ?b", 5),
+        ("?a <urn:next> ?b OPTIONAL { ?b <urn:next> ?c . ?c <urn:next>+ ?d }", 12),
+        ("?a (<urn:next>|<urn:none>) ?b", 6),
+        ("?a <urn:next>/<urn:next>/<urn:next> ?b", 4),
+    ] {
+        assert_eq!(house.number(&count(pattern)).await, rows, "{pattern}");
+    }
+}
+
 #[tokio::test]
 async fn search_cannot_be_injected() {
     let house = house();

@@ -4,6 +4,7 @@
 //! Past a budget the query is told to end and has no answer; nothing in it grows from then on. The evaluator looks whether
 //! it should end only when it reads a triple, so that is asked with every row that comes from anywhere else, too.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -13,7 +14,9 @@ use oxigraph::model::vocab::xsd;
 use oxigraph::model::{Literal, NamedNode, Term};
 use oxigraph::sparql::{CancellationToken, SparqlEvaluator, Variable};
 use spargebra::Query;
-use spargebra::algebra::{AggregateExpression, AggregateFunction, Expression, Function, GraphPattern, OrderExpression};
+use spargebra::algebra::{
+    AggregateExpression, AggregateFunction, Expression, Function, GraphPattern, OrderExpression, PropertyPathExpression,
+};
 
 use spargebra::term::{NamedNodePattern, TermPattern};
 
@@ -179,8 +182,10 @@ fn bytes(term: &Term) -> usize {
 }
 
 /// The query with its budgets in it.
-pub(super) fn bound(query: Query) -> Query {
-    match query {
+pub(super) fn bound(query: Query) -> Result<Query, QueryError> {
+    let bounds = Bounds::default();
+    let pattern = |inner| bounds.pattern(inner);
+    let query = match query {
         Query::Select { dataset, pattern: inner, base_iri } => {
             Query::Select { dataset, pattern: pattern(inner), base_iri }
         }
@@ -191,63 +196,216 @@ pub(super) fn bound(query: Query) -> Query {
             Query::Describe { dataset, pattern: pattern(inner), base_iri }
         }
         Query::Ask { dataset, pattern: inner, base_iri } => Query::Ask { dataset, pattern: pattern(inner), base_iri },
+    };
+    match bounds.open_path.into_inner() {
+        Some(path) => Err(QueryError::OpenPath(path)),
+        None => Ok(query),
     }
 }
 
-fn call(name: &str, values: Vec<Expression>) -> Expression {
-    Expression::FunctionCall(Function::Custom(NamedNode::new_unchecked(name)), values)
+/// Puts the budgets into a query.
+#[derive(Default)]
+struct Bounds {
+    /// The first path that was found without a place to start from, and cannot be counted.
+    open_path: RefCell<Option<String>>,
 }
 
-/// Counts the rows of a pattern.
-fn held(inner: GraphPattern) -> Box<GraphPattern> {
-    let nothing = Expression::Variable(Variable::new_unchecked(NO_VARIABLE));
-    let expr = call(HOLD, vec![Expression::Coalesce(vec![nothing, Literal::from(true).into()])]);
-    Box::new(GraphPattern::Filter { expr, inner: Box::new(inner) })
-}
+impl Bounds {
+    #[expect(clippy::boxed_local, reason = "the algebra is made of boxes")]
+    fn boxed(&self, inner: Box<GraphPattern>) -> Box<GraphPattern> {
+        Box::new(self.pattern(*inner))
+    }
 
-#[expect(clippy::boxed_local, reason = "the algebra is made of boxes")]
-fn boxed(inner: Box<GraphPattern>) -> Box<GraphPattern> {
-    Box::new(pattern(*inner))
-}
+    fn pattern(&self, it: GraphPattern) -> GraphPattern {
+        use GraphPattern as P;
+        match it {
+            // Its rows come from the query, and joining them reads nothing.
+            P::Values { .. } => P::Filter { expr: call(GO_ON, Vec::new()), inner: Box::new(it) },
+            P::Bgp { .. } | P::Path { .. } | P::Join { .. } => self.join(it),
+            P::LeftJoin { left, right, expression: filter } => P::LeftJoin {
+                left: self.boxed(left),
+                right: held(self.pattern(*right)),
+                expression: filter.map(|it| self.expression(it)),
+            },
+            P::Lateral { left, right } => P::Lateral { left: self.boxed(left), right: self.boxed(right) },
+            P::Filter { expr, inner } => P::Filter { expr: self.expression(expr), inner: self.boxed(inner) },
+            P::Union { left, right } => P::Union { left: self.boxed(left), right: self.boxed(right) },
+            P::Graph { name, inner } => P::Graph { name, inner: self.boxed(inner) },
+            P::Extend { inner, variable, expression: value } => {
+                P::Extend { inner: self.boxed(inner), variable, expression: self.kept(value) }
+            }
+            P::Minus { left, right } => P::Minus { left: self.boxed(left), right: held(self.pattern(*right)) },
+            P::OrderBy { inner, expression: keys } => {
+                let keys = keys.into_iter().map(|key| match key {
+                    OrderExpression::Asc(key) => OrderExpression::Asc(self.kept(key)),
+                    OrderExpression::Desc(key) => OrderExpression::Desc(self.kept(key)),
+                });
+                P::OrderBy { expression: keys.collect(), inner: held(self.pattern(*inner)) }
+            }
+            P::Project { inner, variables } => P::Project { inner: self.boxed(inner), variables },
+            P::Distinct { inner } => P::Distinct { inner: held(self.pattern(*inner)) },
+            // The evaluator tells rows apart for it, as for `DISTINCT`.
+            P::Reduced { inner } => P::Reduced { inner: held(self.pattern(*inner)) },
+            P::Slice { inner, start, length } => P::Slice { inner: self.boxed(inner), start, length },
+            P::Group { inner, variables, aggregates } => {
+                let inner = self.pattern(*inner);
+                // Without keys and without sets, an aggregate holds one value, however many rows there are.
+                let holds = !variables.is_empty() || aggregates.iter().any(|(_, it)| is_distinct(it));
+                let aggregates = aggregates.into_iter().map(|(name, it)| (name, self.aggregate(it))).collect();
+                P::Group { inner: if holds { held(inner) } else { Box::new(inner) }, variables, aggregates }
+            }
+            P::Service { name, inner, silent } => P::Service { name, inner: self.boxed(inner), silent },
+        }
+    }
 
-fn pattern(it: GraphPattern) -> GraphPattern {
-    use GraphPattern as P;
-    match it {
-        P::Path { .. } => it,
-        // Its rows come from the query, and joining them reads nothing.
-        P::Values { .. } => P::Filter { expr: call(GO_ON, Vec::new()), inner: Box::new(it) },
-        P::Bgp { .. } | P::Join { .. } => join(it),
-        P::LeftJoin { left, right, expression: filter } => {
-            P::LeftJoin { left: boxed(left), right: held(pattern(*right)), expression: filter.map(expression) }
+    /// Patterns that are joined, taken apart into those that share variables. What shares none is multiplied, row by row, and
+    /// one side of it is held: there rows are counted, and nothing is lost, since no order of joins makes a product smaller.
+    fn join(&self, it: GraphPattern) -> GraphPattern {
+        let mut parts = Vec::new();
+        flatten(it, &mut parts);
+        let several = parts.len() > 1;
+        let mut groups: Vec<(HashSet<String>, Vec<Part>)> = Vec::new();
+        for part in parts {
+            let mut names = certain(&part);
+            let (is_plain, part) = match part {
+                GraphPattern::Bgp { .. } | GraphPattern::Path { .. } => (true, part),
+                // Patterns in a graph are joined with those outside of it in whichever order is best.
+                GraphPattern::Graph { .. } | GraphPattern::Values { .. } => (true, self.pattern(part)),
+                part if several => (false, *held(self.pattern(part))),
+                part => (false, self.pattern(part)),
+            };
+            // A triple without variables is there or not: it multiplies nothing.
+            let is_ground = names.is_empty() && matches!(part, GraphPattern::Bgp { .. });
+            let part = Part { names: names.clone(), is_plain, pattern: part };
+            let mut joined = Vec::new();
+            let mut apart = Vec::new();
+            for (others, patterns) in groups {
+                if (is_ground && joined.is_empty()) || !others.is_disjoint(&names) {
+                    names.extend(others);
+                    joined.extend(patterns);
+                } else {
+                    apart.push((others, patterns));
+                }
+            }
+            joined.push(part);
+            apart.push((names, joined));
+            groups = apart;
         }
-        P::Lateral { left, right } => P::Lateral { left: boxed(left), right: boxed(right) },
-        P::Filter { expr, inner } => P::Filter { expr: expression(expr), inner: boxed(inner) },
-        P::Union { left, right } => P::Union { left: boxed(left), right: boxed(right) },
-        P::Graph { name, inner } => P::Graph { name, inner: boxed(inner) },
-        P::Extend { inner, variable, expression: value } => {
-            P::Extend { inner: boxed(inner), variable, expression: kept(value) }
+        let mut groups = groups.into_iter().map(|(_, parts)| self.together(parts));
+        let Some(first) = groups.next() else { return GraphPattern::Bgp { patterns: Vec::new() } };
+        let (mut product, mut rest) = (first, groups.peekable());
+        if rest.peek().is_some() {
+            product = *held(product);
         }
-        P::Minus { left, right } => P::Minus { left: boxed(left), right: held(pattern(*right)) },
-        P::OrderBy { inner, expression: keys } => {
-            let keys = keys.into_iter().map(|key| match key {
-                OrderExpression::Asc(key) => OrderExpression::Asc(kept(key)),
-                OrderExpression::Desc(key) => OrderExpression::Desc(kept(key)),
-            });
-            P::OrderBy { expression: keys.collect(), inner: held(pattern(*inner)) }
+        for group in rest {
+            product = *held(GraphPattern::Join { left: Box::new(product), right: held(group) });
         }
-        P::Project { inner, variables } => P::Project { inner: boxed(inner), variables },
-        P::Distinct { inner } => P::Distinct { inner: held(pattern(*inner)) },
-        // The evaluator tells rows apart for it, as for `DISTINCT`.
-        P::Reduced { inner } => P::Reduced { inner: held(pattern(*inner)) },
-        P::Slice { inner, start, length } => P::Slice { inner: boxed(inner), start, length },
-        P::Group { inner, variables, aggregates } => {
-            let inner = pattern(*inner);
-            // Without keys and without sets, an aggregate holds one value, however many rows there are.
-            let holds = !variables.is_empty() || aggregates.iter().any(|(_, it)| is_distinct(it));
-            let aggregates = aggregates.into_iter().map(|(name, it)| (name, aggregate(it))).collect();
-            P::Group { inner: if holds { held(inner) } else { Box::new(inner) }, variables, aggregates }
+        product
+    }
+
+    /// The parts as one join, with triples beside each other in one basic pattern. Parts that hold rows and share variables are
+    /// joined first, and what comes out is counted: the evaluator holds it to join it with the next.
+    fn together(&self, parts: Vec<Part>) -> GraphPattern {
+        let (paths, parts): (Vec<Part>, Vec<Part>) = parts.into_iter().partition(|part| is_open(&part.pattern));
+        let names = parts.iter().flat_map(|part| part.names.clone()).collect();
+        let (mut plain, others): (Vec<Part>, Vec<Part>) = parts.into_iter().partition(|part| part.is_plain);
+        let mut holding: Vec<Part> = Vec::new();
+        for mut part in others {
+            let (sharing, apart): (Vec<Part>, Vec<Part>) =
+                holding.into_iter().partition(|other| !other.names.is_disjoint(&part.names));
+            for other in sharing {
+                let join = GraphPattern::Join { left: Box::new(other.pattern), right: Box::new(part.pattern) };
+                part.names.extend(other.names);
+                part.pattern = *held(join);
+            }
+            holding = apart;
+            holding.push(part);
         }
-        P::Service { name, inner, silent } => P::Service { name, inner: boxed(inner), silent },
+        plain.extend(holding);
+        let mut parts = plain.into_iter().map(|part| part.pattern);
+        let mut whole = parts.next().unwrap_or_else(|| GraphPattern::Bgp { patterns: Vec::new() });
+        for part in parts {
+            whole = match (whole, part) {
+                (GraphPattern::Bgp { patterns: mut all }, GraphPattern::Bgp { patterns }) => {
+                    all.extend(patterns);
+                    GraphPattern::Bgp { patterns: all }
+                }
+                (left, right) => GraphPattern::Join { left: Box::new(left), right: Box::new(right) },
+            };
+        }
+        self.along(whole, names, paths)
+    }
+
+    /// Follows paths from what a pattern has bound, one after the other, each for every row: what a path holds then is what
+    /// one node reaches.
+    fn along(&self, mut whole: GraphPattern, mut names: HashSet<String>, mut paths: Vec<Part>) -> GraphPattern {
+        while let Some(at) = paths.iter().position(|path| !path.names.is_disjoint(&names)) {
+            let path = paths.swap_remove(at);
+            names.extend(path.names);
+            whole = GraphPattern::Lateral { left: Box::new(whole), right: Box::new(path.pattern) };
+        }
+        if let Some(GraphPattern::Path { path, .. }) = paths.first().map(|path| &path.pattern) {
+            self.open_path.borrow_mut().get_or_insert_with(|| path.to_string());
+        }
+        whole
+    }
+
+    fn aggregate(&self, it: AggregateExpression) -> AggregateExpression {
+        match it {
+            AggregateExpression::FunctionCall {
+                name: AggregateFunction::GroupConcat { separator },
+                expr,
+                distinct,
+            } => {
+                // What it makes is all of its values, whatever they are, and as many separators.
+                let between = Literal::from(separator.as_deref().unwrap_or(" "));
+                let expr = call(KEEP, vec![self.expression(expr), between.into()]);
+                AggregateExpression::FunctionCall { name: AggregateFunction::GroupConcat { separator }, expr, distinct }
+            }
+            AggregateExpression::FunctionCall { name, expr, distinct } => {
+                AggregateExpression::FunctionCall { name, expr: self.kept(expr), distinct }
+            }
+            other @ AggregateExpression::CountSolutions { .. } => other,
+        }
+    }
+
+    /// An expression whose values stay in a row.
+    fn kept(&self, it: Expression) -> Expression {
+        let made = !matches!(
+            it,
+            Expression::Variable(_) | Expression::Literal(_) | Expression::NamedNode(_) | Expression::Bound(_)
+        );
+        let it = self.expression(it);
+        if made { call(KEEP, vec![it]) } else { it }
+    }
+
+    fn expression(&self, it: Expression) -> Expression {
+        use Expression as E;
+        let one = |it: Box<Expression>| Box::new(self.expression(*it));
+        let all = |them: Vec<E>| them.into_iter().map(|it| self.expression(it)).collect::<Vec<_>>();
+        match it {
+            E::NamedNode(_) | E::Literal(_) | E::Variable(_) | E::Bound(_) => it,
+            E::Or(a, b) => E::Or(one(a), one(b)),
+            E::And(a, b) => E::And(one(a), one(b)),
+            E::Equal(a, b) => E::Equal(one(a), one(b)),
+            E::SameTerm(a, b) => E::SameTerm(one(a), one(b)),
+            E::Greater(a, b) => E::Greater(one(a), one(b)),
+            E::GreaterOrEqual(a, b) => E::GreaterOrEqual(one(a), one(b)),
+            E::Less(a, b) => E::Less(one(a), one(b)),
+            E::LessOrEqual(a, b) => E::LessOrEqual(one(a), one(b)),
+            E::In(a, them) => E::In(one(a), all(them)),
+            E::Add(a, b) => E::Add(one(a), one(b)),
+            E::Subtract(a, b) => E::Subtract(one(a), one(b)),
+            E::Multiply(a, b) => E::Multiply(one(a), one(b)),
+            E::Divide(a, b) => E::Divide(one(a), one(b)),
+            E::UnaryPlus(a) => E::UnaryPlus(one(a)),
+            E::UnaryMinus(a) => E::UnaryMinus(one(a)),
+            E::Not(a) => E::Not(one(a)),
+            E::Exists(inner) => E::Exists(self.boxed(inner)),
+            E::If(a, b, c) => E::If(one(a), one(b), one(c)),
+            E::Coalesce(them) => E::Coalesce(all(them)),
+            E::FunctionCall(function, values) => function_call(function, all(values)),
+        }
     }
 }
 
@@ -259,51 +417,6 @@ struct Part {
     /// Whether it can be evaluated for each row of another part, by reading; what else there is holds rows.
     is_plain: bool,
     pattern: GraphPattern,
-}
-
-/// Patterns that are joined, taken apart into those that share variables. What shares none is multiplied, row by row, and
-/// one side of it is held: there rows are counted, and nothing is lost, since no order of joins makes a product smaller.
-fn join(it: GraphPattern) -> GraphPattern {
-    let mut parts = Vec::new();
-    flatten(it, &mut parts);
-    let several = parts.len() > 1;
-    let mut groups: Vec<(HashSet<String>, Vec<Part>)> = Vec::new();
-    for part in parts {
-        let mut names = certain(&part);
-        let (is_plain, part) = match part {
-            GraphPattern::Bgp { .. } | GraphPattern::Path { .. } => (true, part),
-            // Patterns in a graph are joined with those outside of it in whichever order is best.
-            GraphPattern::Graph { .. } | GraphPattern::Values { .. } => (true, pattern(part)),
-            part if several => (false, *held(pattern(part))),
-            part => (false, pattern(part)),
-        };
-        // A triple without variables is there or not: it multiplies nothing.
-        let is_ground = names.is_empty() && matches!(part, GraphPattern::Bgp { .. });
-        let part = Part { names: names.clone(), is_plain, pattern: part };
-        let mut joined = Vec::new();
-        let mut apart = Vec::new();
-        for (others, patterns) in groups {
-            if (is_ground && joined.is_empty()) || !others.is_disjoint(&names) {
-                names.extend(others);
-                joined.extend(patterns);
-            } else {
-                apart.push((others, patterns));
-            }
-        }
-        joined.push(part);
-        apart.push((names, joined));
-        groups = apart;
-    }
-    let mut groups = groups.into_iter().map(|(_, parts)| together(parts));
-    let Some(first) = groups.next() else { return GraphPattern::Bgp { patterns: Vec::new() } };
-    let (mut product, mut rest) = (first, groups.peekable());
-    if rest.peek().is_some() {
-        product = *held(product);
-    }
-    for group in rest {
-        product = *held(GraphPattern::Join { left: Box::new(product), right: held(group) });
-    }
-    product
 }
 
 fn flatten(it: GraphPattern, parts: &mut Vec<GraphPattern>) {
@@ -319,35 +432,34 @@ fn flatten(it: GraphPattern, parts: &mut Vec<GraphPattern>) {
     }
 }
 
-/// The parts as one join, with triples beside each other in one basic pattern. Parts that hold rows and share variables are
-/// joined first, and what comes out is counted: the evaluator holds it to join it with the next.
-fn together(parts: Vec<Part>) -> GraphPattern {
-    let (mut plain, others): (Vec<Part>, Vec<Part>) = parts.into_iter().partition(|part| part.is_plain);
-    let mut holding: Vec<Part> = Vec::new();
-    for mut part in others {
-        let (sharing, apart): (Vec<Part>, Vec<Part>) =
-            holding.into_iter().partition(|other| !other.names.is_disjoint(&part.names));
-        for other in sharing {
-            let join = GraphPattern::Join { left: Box::new(other.pattern), right: Box::new(part.pattern) };
-            part.names.extend(other.names);
-            part.pattern = *held(join);
-        }
-        holding = apart;
-        holding.push(part);
+/// Whether a pattern is a path that the evaluator would hold all pairs of, where nothing says from where to follow it.
+fn is_open(it: &GraphPattern) -> bool {
+    let GraphPattern::Path { subject, path, object } = it else { return false };
+    let is_bound = |end: &TermPattern| !matches!(end, TermPattern::Variable(_) | TermPattern::BlankNode(_));
+    !is_bound(subject) && !is_bound(object) && holds_pairs(path)
+}
+
+/// Whether there may be more pairs than triples and they are told apart, which takes all of them at once.
+fn holds_pairs(path: &PropertyPathExpression) -> bool {
+    use PropertyPathExpression as P;
+    match path {
+        P::NamedNode(_) | P::NegatedPropertySet(_) => false,
+        P::Reverse(inner) => holds_pairs(inner),
+        P::Sequence(left, right) => holds_pairs(left) || holds_pairs(right),
+        P::ZeroOrMore(_) | P::OneOrMore(_) => true,
+        P::ZeroOrOne(inner) => holds_pairs(inner) || multiplies(inner),
+        P::Alternative(left, right) => [left, right].into_iter().any(|part| holds_pairs(part) || multiplies(part)),
     }
-    plain.extend(holding);
-    let mut parts = plain.into_iter().map(|part| part.pattern);
-    let mut whole = parts.next().unwrap_or_else(|| GraphPattern::Bgp { patterns: Vec::new() });
-    for part in parts {
-        whole = match (whole, part) {
-            (GraphPattern::Bgp { patterns: mut all }, GraphPattern::Bgp { patterns }) => {
-                all.extend(patterns);
-                GraphPattern::Bgp { patterns: all }
-            }
-            (left, right) => GraphPattern::Join { left: Box::new(left), right: Box::new(right) },
-        };
+}
+
+fn multiplies(path: &PropertyPathExpression) -> bool {
+    use PropertyPathExpression as P;
+    match path {
+        P::NamedNode(_) | P::NegatedPropertySet(_) => false,
+        P::Sequence(..) => true,
+        P::Reverse(inner) | P::ZeroOrMore(inner) | P::OneOrMore(inner) | P::ZeroOrOne(inner) => multiplies(inner),
+        P::Alternative(left, right) => multiplies(left) || multiplies(right),
     }
-    whole
 }
 
 /// What a pattern binds in every one of its rows.
@@ -394,68 +506,22 @@ fn certain(it: &GraphPattern) -> HashSet<String> {
     }
 }
 
+fn call(name: &str, values: Vec<Expression>) -> Expression {
+    Expression::FunctionCall(Function::Custom(NamedNode::new_unchecked(name)), values)
+}
+
+/// Counts the rows of a pattern.
+fn held(inner: GraphPattern) -> Box<GraphPattern> {
+    let nothing = Expression::Variable(Variable::new_unchecked(NO_VARIABLE));
+    let expr = call(HOLD, vec![Expression::Coalesce(vec![nothing, Literal::from(true).into()])]);
+    Box::new(GraphPattern::Filter { expr, inner: Box::new(inner) })
+}
+
 fn is_distinct(it: &AggregateExpression) -> bool {
     match it {
         AggregateExpression::CountSolutions { distinct } | AggregateExpression::FunctionCall { distinct, .. } => {
             *distinct
         }
-    }
-}
-
-fn aggregate(it: AggregateExpression) -> AggregateExpression {
-    match it {
-        AggregateExpression::FunctionCall { name: AggregateFunction::GroupConcat { separator }, expr, distinct } => {
-            // What it makes is all of its values, whatever they are, and as many separators.
-            let between = Literal::from(separator.as_deref().unwrap_or(" "));
-            let expr = call(KEEP, vec![expression(expr), between.into()]);
-            AggregateExpression::FunctionCall { name: AggregateFunction::GroupConcat { separator }, expr, distinct }
-        }
-        AggregateExpression::FunctionCall { name, expr, distinct } => {
-            AggregateExpression::FunctionCall { name, expr: kept(expr), distinct }
-        }
-        other @ AggregateExpression::CountSolutions { .. } => other,
-    }
-}
-
-/// An expression whose values stay in a row.
-fn kept(it: Expression) -> Expression {
-    let made = !matches!(
-        it,
-        Expression::Variable(_) | Expression::Literal(_) | Expression::NamedNode(_) | Expression::Bound(_)
-    );
-    let it = expression(it);
-    if made { call(KEEP, vec![it]) } else { it }
-}
-
-fn expression(it: Expression) -> Expression {
-    use Expression as E;
-    #[expect(clippy::boxed_local, reason = "the algebra is made of boxes")]
-    fn one(it: Box<Expression>) -> Box<Expression> {
-        Box::new(expression(*it))
-    }
-    let all = |them: Vec<E>| them.into_iter().map(expression).collect::<Vec<_>>();
-    match it {
-        E::NamedNode(_) | E::Literal(_) | E::Variable(_) | E::Bound(_) => it,
-        E::Or(a, b) => E::Or(one(a), one(b)),
-        E::And(a, b) => E::And(one(a), one(b)),
-        E::Equal(a, b) => E::Equal(one(a), one(b)),
-        E::SameTerm(a, b) => E::SameTerm(one(a), one(b)),
-        E::Greater(a, b) => E::Greater(one(a), one(b)),
-        E::GreaterOrEqual(a, b) => E::GreaterOrEqual(one(a), one(b)),
-        E::Less(a, b) => E::Less(one(a), one(b)),
-        E::LessOrEqual(a, b) => E::LessOrEqual(one(a), one(b)),
-        E::In(a, them) => E::In(one(a), all(them)),
-        E::Add(a, b) => E::Add(one(a), one(b)),
-        E::Subtract(a, b) => E::Subtract(one(a), one(b)),
-        E::Multiply(a, b) => E::Multiply(one(a), one(b)),
-        E::Divide(a, b) => E::Divide(one(a), one(b)),
-        E::UnaryPlus(a) => E::UnaryPlus(one(a)),
-        E::UnaryMinus(a) => E::UnaryMinus(one(a)),
-        E::Not(a) => E::Not(one(a)),
-        E::Exists(inner) => E::Exists(boxed(inner)),
-        E::If(a, b, c) => E::If(one(a), one(b), one(c)),
-        E::Coalesce(them) => E::Coalesce(all(them)),
-        E::FunctionCall(function, values) => function_call(function, all(values)),
     }
 }
 

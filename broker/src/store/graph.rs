@@ -173,6 +173,9 @@ pub enum QueryError {
     /// It makes too much text.
     #[error("the query makes more than {0} bytes of text")]
     TooMuchText(usize),
+    /// A path of any length, or of several, with nothing to start from.
+    #[error("the path `{0}` has no end to start from")]
+    OpenPath(String),
     /// It holds too many rows.
     #[error("the query holds more than {0} values on the way")]
     TooManyHeld(usize),
@@ -272,7 +275,7 @@ impl Graph {
         })?;
         let budget = Budget::new(task.made_bytes_max, task.held_values_max, cancel.0.0.clone());
         // No service handler is set and oxigraph has no HTTP client compiled in: `SERVICE` cannot reach anything.
-        let mut prepared = budget.evaluator(&query).for_query(budget::bound(query));
+        let mut prepared = budget.evaluator(&query).for_query(budget::bound(query)?);
         let named = |name: &String| NamedNode::new(name).map_err(|_| QueryError::GraphName(name.clone()));
         if !task.default_graphs.is_empty() || !task.named_graphs.is_empty() {
             // SPARQL 1.1 Protocol, 2.1.4: the dataset of the protocol wins over the one of the query.
