@@ -250,6 +250,12 @@ pub enum StoreError {
         /// Its owner.
         owner: String,
     },
+    /// A term of a vocabulary, in the place of a node of the description.
+    #[error("`{iri}` is a term of a vocabulary and belongs to nobody")]
+    Vocabulary {
+        /// The term.
+        iri: String,
+    },
     /// SQLite says so.
     #[error("the document store failed: {0}")]
     Documents(#[from] rusqlite::Error),
@@ -347,7 +353,7 @@ impl Store {
     /// Registers or replaces a description.
     ///
     /// # Errors
-    /// [`StoreError::Claimed`], and [`StoreError::View`] for a term that the view refuses, and then nothing was kept;
+    /// [`StoreError::Claimed`], [`StoreError::Vocabulary`], and [`StoreError::View`] for a term that the view refuses, and then nothing was kept;
     /// [`StoreError::Documents`], and [`StoreError::View`] where the view failed.
     pub fn put(&self, new: &NewDocument<'_>, triples: &[Triple], now_ms: i64) -> Result<Document, StoreError> {
         // Before the document is kept: what cannot be shown must not be there at the next start.

@@ -258,6 +258,12 @@ fn refuse(error: &RegistryError, owner: &ParticipantId) -> Response {
                 .by("SD-10: a node is described by the participant whose URI it extends, or else by the first that registered it")
                 .cure(format!("identifiers of your own; `{owner}` holds this one"))
         }
+        RegistryError::Store(StoreError::Vocabulary { iri }) => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "vocabulary-term", detail)
+                .at(iri.clone())
+                .by("SD-10: terms of vocabularies are nobody's")
+                .cure(format!("an identifier of your own, such as `{owner}#…`"))
+        }
         RegistryError::Store(_) | RegistryError::Worker => failed(error),
     };
     with_members(problem, members)

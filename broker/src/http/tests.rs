@@ -220,14 +220,17 @@ async fn words_about_a_later_participant_go_when_it_comes() {
     let evil = "SELECT (COUNT(*) AS ?n) { ?s ?p ?o FILTER(CONTAINS(STR(?o), 'evil')) }";
     assert_eq!(house.number(evil).await, 2);
 
+    // What extends nobody's name was spoken of by the other first, and stays as it is.
     let mut own = description(ONE, &["Salt"]);
     own["ids:resourceCatalog"]["dcat:dataset"][0]["@id"] = json!("https://shared.example/data");
-    let reply = house.put(ONE, &own).await;
+    assert_eq!(house.put(ONE, &own).await.status, StatusCode::CONFLICT);
+    assert_eq!(house.number(evil).await, 2);
+    let reply = house.put(ONE, &description(ONE, &["Salt"])).await;
     assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.text);
     let urls = format!("SELECT (COUNT(*) AS ?n) {{ <{ONE}#endpoint> <https://w3id.org/idsa/core/accessURL> ?u }}");
     let squat = format!("SELECT (COUNT(*) AS ?n) {{ <{ONE}#connector> a <http://www.w3.org/ns/dcat#Dataset> }}");
     let seen = async |house: &House| {
-        assert_eq!((house.number(evil).await, house.number(&urls).await, house.number(&squat).await), (0, 1, 0));
+        assert_eq!((house.number(evil).await, house.number(&urls).await, house.number(&squat).await), (1, 1, 0));
         assert_eq!(house.get("/v1/datasets").await.json()["total"], 2, "one of each");
         assert_eq!(house.get("/v1/search?q=one").await.json()["results"][0]["participant"], ONE);
     };
@@ -271,6 +274,50 @@ async fn nobody_claims_what_extends_the_name_of_another() {
     let mut pointing = description(TWO, &["Salt"]);
     pointing["ids:hasDefaultEndpoint"] = json!({"@id": format!("{ONE}#endpoint")});
     assert_eq!(house.put(TWO, &pointing).await.status, StatusCode::CONFLICT);
+}
+
+/// A claim hides what others say about a node: rules, constraints and whatever else a description is made of.
+#[tokio::test]
+async fn nobody_claims_what_is_part_of_another_description() {
+    let house = house();
+    let rule = "https://data.one.example/rules/1";
+    let mut first = description(ONE, &["Salt"]);
+    first["ids:resourceCatalog"]["dcat:dataset"][0]["odrl:hasPolicy"][0]["odrl:permission"][0]["@id"] = json!(rule);
+    first["@included"] = json!([{"@id": "odrl:use", "dct:title": "use"}]);
+    assert_eq!(house.put(ONE, &first).await.status, StatusCode::CREATED);
+    let words = format!("SELECT (COUNT(*) AS ?n) {{ <{rule}> ?p ?o }}");
+    let all = house.number(&words).await;
+    assert!(all > 2, "{all}");
+    for pointer in ["@id", "odrl:hasPolicy/0/@id", "dcat:distribution/0/@id"] {
+        let squatting = |iri: &str| {
+            let mut document = description(TWO, &["Salt"]);
+            let (node, member) = format!("/ids:resourceCatalog/dcat:dataset/0/{pointer}")
+                .rsplit_once('/')
+                .map(|(node, member)| (node.to_owned(), member.to_owned()))
+                .unwrap();
+            document.pointer_mut(&node).unwrap()[member] = json!(iri);
+            document
+        };
+        let reply = house.put(TWO, &squatting(rule)).await;
+        assert_eq!((reply.status, &reply.json()["field"]), (StatusCode::CONFLICT, &json!(rule)), "{}", reply.text);
+        for term in ["http://www.w3.org/ns/odrl/2/use", "http://purl.org/dc/terms/title", "http://www.w3.org/ns/dcat"] {
+            let reply = house.put(TWO, &squatting(term)).await;
+            assert_eq!(reply.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", reply.text);
+            assert_eq!(reply.json()["title"], "vocabulary term");
+        }
+    }
+    assert_eq!(house.number(&words).await, all);
+    assert_eq!(house.put(ONE, &first).await.status, StatusCode::OK);
+    // Speaking of what everybody may speak of is no claim of it.
+    let mut second = description(TWO, &["Salt"]);
+    second["@included"] = first["@included"].clone();
+    assert_eq!(house.put(TWO, &second).await.status, StatusCode::CREATED);
+    // What was claimed stays claimed when it is registered again.
+    let mut third = description("urn:example:three", &["Salt"]);
+    third["ids:resourceCatalog"]["dcat:dataset"][0]["@id"] = json!("https://three.example/data");
+    for status in [StatusCode::CREATED, StatusCode::OK] {
+        assert_eq!(house.put("urn:example:three", &third).await.status, status);
+    }
 }
 
 #[tokio::test]

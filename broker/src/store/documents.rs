@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use kontor_vocab::iri;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{
@@ -68,6 +69,31 @@ CREATE TABLE subject (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX subject_document ON subject (document);
 ",
+];
+
+/// Where vocabularies have their terms: everybody speaks of these, and they are no participant's.
+const VOCABULARIES: &[&str] = &[
+    iri::DCAT,
+    iri::DSPACE,
+    iri::EDC,
+    iri::FOAF,
+    iri::ODRL,
+    iri::RDF,
+    iri::RDFS,
+    iri::SPDX,
+    iri::XSD,
+    "http://purl.org/dc/", // terms, elements and types
+    "http://www.w3.org/2002/07/owl#",
+    "http://www.w3.org/2004/02/skos/core#",
+    "http://www.w3.org/2006/vcard/ns#",
+    "http://www.w3.org/ns/adms#",
+    "http://www.w3.org/ns/locn#",
+    "http://www.w3.org/ns/prov#",
+    "http://schema.org/",
+    "https://schema.org/",
+    "https://w3id.org/dspace/",
+    "https://w3id.org/edc/",
+    "https://w3id.org/idsa/", // core, code and the versions
 ];
 
 /// Bytes of the entries of a page, past which it ends.
@@ -492,11 +518,16 @@ impl Names<'_> {
     }
 }
 
+fn is_vocabulary(iri: &str) -> bool {
+    VOCABULARIES.iter().any(|namespace| iri.starts_with(namespace) || iri == namespace.trim_end_matches(['#', '/']))
+}
+
 /// The other participant that an IRI belongs to: by its name, else by the first claim.
 fn owner(connection: &Connection, names: &Names<'_>, iri: &str) -> Result<Option<String>, StoreError> {
     match names.of(iri) {
         Some(owner) if owner == names.me => Ok(None),
         Some(owner) => Ok(Some(owner.to_owned())),
+        None if is_vocabulary(iri) => Ok(None),
         None => {
             let mut statement = connection.prepare_cached(
                 "SELECT participant FROM claim JOIN document ON document.id = claim.document
@@ -507,11 +538,32 @@ fn owner(connection: &Connection, names: &Names<'_>, iri: &str) -> Result<Option
     }
 }
 
-/// No word about a node that is another participant's.
+/// Another participant whose description says something about an IRI that this one did not claim before.
+fn first_to_speak(connection: &Connection, names: &Names<'_>, iri: &str) -> Result<Option<String>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT participant FROM subject JOIN document ON document.id = subject.document
+         WHERE subject.iri = ?1 AND participant <> ?2 AND NOT EXISTS (
+            SELECT 1 FROM claim JOIN document AS mine ON mine.id = claim.document
+            WHERE claim.iri = ?1 AND mine.participant = ?2)
+         LIMIT 1",
+    )?;
+    Ok(statement.query_row([iri, names.me], |row| row.get(0)).optional()?)
+}
+
+/// No word about a node that is another participant's, and no claim of one that others speak of.
 fn refuse_foreign(transaction: &Transaction<'_>, names: &Names<'_>, new: &NewDocument<'_>) -> Result<(), StoreError> {
     for iri in new.subjects.iter().copied().chain(new.summary.claims.iter().map(String::as_str)) {
         if let Some(owner) = owner(transaction, names, iri)? {
             return Err(StoreError::Claimed { iri: iri.to_owned(), owner });
+        }
+    }
+    for iri in new.summary.claims.iter().filter(|iri| !names.is_mine(iri)) {
+        if is_vocabulary(iri) {
+            return Err(StoreError::Vocabulary { iri: iri.clone() });
+        }
+        // A claim hides what others say about the node: it may not be laid on what is a part of their descriptions.
+        if let Some(owner) = first_to_speak(transaction, names, iri)? {
+            return Err(StoreError::Claimed { iri: iri.clone(), owner });
         }
     }
     Ok(())
