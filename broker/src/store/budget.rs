@@ -170,7 +170,8 @@ pub(super) fn ending<T>(evaluate: impl FnOnce() -> Result<T, QueryError>) -> Res
     }
 }
 
-fn bytes(term: &Term) -> usize {
+/// Bytes of a term, with its type or language.
+pub(super) fn bytes(term: &Term) -> usize {
     match term {
         Term::NamedNode(node) => node.as_str().len(),
         Term::BlankNode(node) => node.as_str().len(),

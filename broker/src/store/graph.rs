@@ -23,6 +23,8 @@ use super::rdf::{Term, Triple};
 
 /// Dead quads that are kept before the view is copied, at least. The in-memory store never frees a removed quad.
 const DEAD_QUADS_MIN: usize = 20_000;
+/// Bytes of the terms of dead quads that are kept before the view is copied, at least: one quad may hold a long text.
+const DEAD_BYTES_MIN: usize = 32 << 20;
 
 /// How a `SELECT` or `ASK` is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,13 +189,31 @@ pub enum QueryError {
     Failed(String),
 }
 
+/// Quads, and bytes of their terms. Changed by the writer only.
+#[derive(Default)]
+struct Amount {
+    quads: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Amount {
+    fn read(&self) -> (usize, usize) {
+        (self.quads.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, quads: usize, bytes: usize) {
+        self.quads.store(quads, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
 /// The view.
 pub(super) struct Graph {
     store: RwLock<Store>,
     /// One writer at a time, so that compaction sees a still store.
     writer: Mutex<()>,
-    live: AtomicUsize,
-    dead: AtomicUsize,
+    live: Amount,
+    dead: Amount,
     /// Whether removed quads stay in the way until the view is copied. On disk RocksDB takes them out by itself.
     keeps_dead: bool,
 }
@@ -211,7 +231,7 @@ impl Graph {
     }
 
     fn over(store: Store, keeps_dead: bool) -> Self {
-        let (live, dead) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (live, dead) = (Amount::default(), Amount::default());
         Self { store: RwLock::new(store), writer: Mutex::new(()), live, dead, keeps_dead }
     }
 
@@ -226,13 +246,16 @@ impl Graph {
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let store = self.store();
         let mut transaction = store.start_transaction()?;
-        let (added, removed) = swap(&mut transaction, content)?;
+        let changed = swap(&mut transaction, content)?;
         transaction.commit()?;
-        let live = (self.live.load(Ordering::Relaxed) + added).saturating_sub(removed);
-        let dead = self.dead.load(Ordering::Relaxed) + removed;
-        self.live.store(live, Ordering::Relaxed);
-        self.dead.store(dead, Ordering::Relaxed);
-        if self.keeps_dead && dead > live.max(DEAD_QUADS_MIN) {
+        let ((live, live_bytes), (dead, dead_bytes)) = (self.live.read(), self.dead.read());
+        let live = (live + changed.added).saturating_sub(changed.removed);
+        let live_bytes = (live_bytes + changed.added_bytes).saturating_sub(changed.removed_bytes);
+        let (dead, dead_bytes) = (dead + changed.removed, dead_bytes + changed.removed_bytes);
+        self.live.set(live, live_bytes);
+        self.dead.set(dead, dead_bytes);
+        let mostly_dead = dead > live.max(DEAD_QUADS_MIN) || dead_bytes > live_bytes.max(DEAD_BYTES_MIN);
+        if self.keeps_dead && mostly_dead {
             self.compact(&store)?;
         }
         Ok(())
@@ -255,7 +278,7 @@ impl Graph {
         }
         transaction.commit()?;
         *self.store.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-        self.dead.store(0, Ordering::Relaxed);
+        self.dead.set(0, 0);
         Ok(())
     }
 
@@ -322,15 +345,44 @@ impl Content {
     }
 }
 
-/// Replaces one graph inside a transaction; returns quads added and removed.
-fn swap(transaction: &mut Transaction<'_>, Content { name, triples }: Content) -> Result<(usize, usize), StorageError> {
+/// What a change added to the view and took out of it.
+#[derive(Default)]
+struct Changed {
+    added: usize,
+    added_bytes: usize,
+    removed: usize,
+    removed_bytes: usize,
+}
+
+impl Changed {
+    fn add(&mut self, triple: &OxTriple) {
+        self.added += 1;
+        self.added_bytes += bytes(triple);
+    }
+
+    fn remove(&mut self, triple: &OxTriple) {
+        self.removed += 1;
+        self.removed_bytes += bytes(triple);
+    }
+}
+
+fn bytes(triple: &OxTriple) -> usize {
+    let subject = match &triple.subject {
+        NamedOrBlankNode::NamedNode(node) => node.as_str().len(),
+        NamedOrBlankNode::BlankNode(node) => node.as_str().len(),
+    };
+    subject + triple.predicate.as_str().len() + budget::bytes(&triple.object)
+}
+
+/// Replaces one graph inside a transaction.
+fn swap(transaction: &mut Transaction<'_>, Content { name, triples }: Content) -> Result<Changed, StorageError> {
     let is_empty = triples.is_empty();
     let graph = GraphNameRef::NamedNode(name.as_ref());
     let mut old = HashSet::new();
     for quad in transaction.quads_for_pattern(None, None, None, Some(graph)) {
         old.insert(OxTriple::from(quad?));
     }
-    let (mut added, mut removed) = (0, 0);
+    let mut changed = Changed::default();
     for triple in triples {
         if old.remove(&triple) {
             continue;
@@ -338,18 +390,18 @@ fn swap(transaction: &mut Transaction<'_>, Content { name, triples }: Content) -
         let named = triple.as_ref().in_graph(graph);
         let merged = triple.as_ref().in_graph(GraphNameRef::DefaultGraph);
         transaction.insert(named);
-        added += 1;
+        changed.add(&triple);
         if !transaction.contains(merged)? {
             transaction.insert(merged);
-            added += 1;
+            changed.add(&triple);
         }
     }
     for triple in &old {
         transaction.remove(triple.as_ref().in_graph(graph));
-        removed += 1;
+        changed.remove(triple);
         if !held_by_a_named_graph(transaction, triple)? {
             transaction.remove(triple.as_ref().in_graph(GraphNameRef::DefaultGraph));
-            removed += 1;
+            changed.remove(triple);
         }
     }
     if is_empty {
@@ -357,7 +409,7 @@ fn swap(transaction: &mut Transaction<'_>, Content { name, triples }: Content) -
     } else {
         transaction.insert_named_graph(name.as_ref());
     }
-    Ok((added, removed))
+    Ok(changed)
 }
 
 fn held_by_a_named_graph(transaction: &Transaction<'_>, triple: &OxTriple) -> Result<bool, StorageError> {
@@ -499,9 +551,28 @@ mod tests {
             graph.replace(content(round * 1000..(round + 1) * 1000)).unwrap();
         }
         assert_eq!(graph.len(), 2000);
-        assert!(graph.dead.load(Ordering::Relaxed) < DEAD_QUADS_MIN, "the view was copied on the way");
+        assert!(graph.dead.read().0 < DEAD_QUADS_MIN, "the view was copied on the way");
         graph.remove("urn:one").unwrap();
         assert_eq!(graph.len(), 0);
+    }
+
+    #[test]
+    fn replaced_texts_do_not_pile_up() {
+        let graph = Graph::new().unwrap();
+        let mut most = 0;
+        for round in 0..80 {
+            let value = format!("{round}{}", "x".repeat(1 << 20));
+            let datatype = "http://www.w3.org/2001/XMLSchema#string".to_owned();
+            let object = Term::Literal { value, datatype, language: None };
+            let triple = Triple { subject: Term::Iri("urn:s".into()), predicate: "urn:p".into(), object };
+            graph.replace(Content::new("urn:one", &[triple]).unwrap()).unwrap();
+            let ((live, live_bytes), (_, dead_bytes)) = (graph.live.read(), graph.dead.read());
+            assert_eq!((live, live_bytes >> 20), (2, 2));
+            most = most.max(dead_bytes);
+        }
+        assert!(most > DEAD_BYTES_MIN / 2 && most <= DEAD_BYTES_MIN, "{most} dead bytes were kept");
+        graph.remove("urn:one").unwrap();
+        assert_eq!((graph.len(), graph.live.read()), (0, (0, 0)));
     }
 
     #[test]
@@ -509,6 +580,6 @@ mod tests {
         let graph = Graph::new().unwrap();
         graph.replace(content(0..10)).unwrap();
         graph.replace(content(0..10)).unwrap();
-        assert_eq!((graph.len(), graph.dead.load(Ordering::Relaxed)), (20, 0));
+        assert_eq!((graph.len(), graph.dead.read()), (20, (0, 0)));
     }
 }
