@@ -109,6 +109,7 @@ const MAINTAINER: Name = ("ids", IDS, "maintainer");
 const SERVICE: Name = ("dcat", DCAT, "service");
 const ENDPOINT_URL: Name = ("dcat", DCAT, "endpointURL");
 const DATASET: Name = ("dcat", DCAT, "dataset");
+const CATALOG: Name = ("dcat", DCAT, "catalog");
 const OFFERED_RESOURCE: Name = ("ids", IDS, "offeredResource");
 const TITLE: Name = ("dct", DCT, "title");
 const IDS_TITLE: Name = ("ids", IDS, "title");
@@ -124,6 +125,8 @@ const ACCESS_SERVICE: Name = ("dcat", DCAT, "accessService");
 const ASSIGNER: Name = ("odrl", ODRL, "assigner");
 const ACTION: Name = ("odrl", ODRL, "action");
 const CONSTRAINT: Name = ("odrl", ODRL, "constraint");
+/// What says that something is offered.
+const LISTS: [Name; 4] = [RESOURCE_CATALOG, CATALOG, DATASET, OFFERED_RESOURCE];
 const RULES: [Name; 3] = [("odrl", ODRL, "permission"), ("odrl", ODRL, "prohibition"), ("odrl", ODRL, "obligation")];
 const LOGICAL: [Name; 4] =
     [("odrl", ODRL, "and"), ("odrl", ODRL, "or"), ("odrl", ODRL, "xone"), ("odrl", ODRL, "andSequence")];
@@ -221,6 +224,7 @@ impl<'a> Report<'a> {
         self.summary.description = self.text(connector, DESCRIPTION, IDS_DESCRIPTION);
 
         let catalogs = self.catalogs(connector);
+        self.lists(connector, &catalogs, triples);
         self.identity(connector, &catalogs, triples);
         self.endpoint(connector, &catalogs);
         let mut seen = BTreeSet::new();
@@ -258,6 +262,21 @@ impl<'a> Report<'a> {
             self.fail("SD-4", "connector", connector, "the connector has no catalogue", cure);
         }
         catalogs
+    }
+
+    /// SD-4: whoever asks for what a catalogue lists finds what was looked at here, and nothing else.
+    fn lists(&mut self, connector: &'a Term, catalogs: &[(&'a Term, String)], triples: &'a [Triple]) {
+        let known: HashSet<&Term> = catalogs.iter().map(|(catalog, _)| *catalog).collect();
+        for triple in triples {
+            let Some(name) = LISTS.into_iter().find(|name| is(&triple.predicate, *name)) else { continue };
+            let subject = &triple.subject;
+            let good = if name == RESOURCE_CATALOG { subject == connector } else { known.contains(subject) };
+            if !good {
+                let message = format!("`{}:{}` at a node that is no catalogue of the connector", name.0, name.2);
+                let cure = "`ids:resourceCatalog` at the connector only, and datasets at the catalogues that it names";
+                self.fail("SD-4", &step("…", name), subject, message, cure);
+            }
+        }
     }
 
     /// SD-2: a description speaks for the participant of the certificate and for nobody else.
@@ -633,6 +652,31 @@ mod tests {
         ));
         assert_eq!(violations.len(), 1, "{violations:?}");
         assert_eq!((violations[0].rule, violations[0].cure.as_str()), ("SD-9", "at most 32"));
+    }
+
+    #[test]
+    fn only_catalogues_of_the_connector_list_anything() {
+        let rule = "odrl:permission [ odrl:action odrl:use ] .\n";
+        let other = "dspace:participantId <urn:example:provider> ; dcat:service p:dsp";
+        for text in [
+            format!("p:second a dcat:Catalog ; {other} ; dcat:dataset <urn:example:alice#fairs> ."),
+            format!("[] {other} ; ids:offeredResource <urn:example:alice#fairs> ."),
+            "p:second ids:resourceCatalog p:third .".into(),
+            format!("p:catalog dcat:catalog p:second . p:second a dcat:Catalog ; {other} ; dcat:dataset p:fairs ."),
+            "p:fairs dcat:catalog <urn:example:alice#catalog> .".into(),
+        ] {
+            let violations = violations_of(&format!("{rule}{text}"));
+            assert_eq!((violations.len(), violations[0].rule), (1, "SD-4"), "{text}: {violations:?}");
+        }
+        // Another catalogue that the connector names, and a connector that is a catalogue itself.
+        let named = format!(
+            "p:connector ids:resourceCatalog p:second . p:second a dcat:Catalog ; {other} ; dcat:dataset p:fairs .
+             p:connector a dcat:Catalog ; dcat:dataset p:fairs ."
+        );
+        let text = example("turtle").replace("odrl:permission [ odrl:action odrl:use ] .", &format!("{rule}{named}"));
+        let who = "urn:example:provider";
+        let triples = read(Syntax::Turtle, text.as_bytes(), who, &IngestLimits::default()).unwrap();
+        assert_eq!(validate(&triples, who).unwrap().datasets.len(), 1);
     }
 
     #[test]
