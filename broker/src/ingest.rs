@@ -1,9 +1,20 @@
 //! RDF in, within limits: media type, nesting, contexts, triples. Nothing here stores.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use crate::store::rdf::{self, ParseError, ParseLimits, Syntax, Triple};
 use crate::validate::Violation;
+
+/// Most context objects of a JSON-LD description. The parser copies all terms for each of them.
+pub const CONTEXTS_MAX: usize = 64;
+/// Most terms in all of them.
+pub const TERMS_MAX: usize = 256;
+/// Most uses of terms whose definition has a context, times all terms: such a context is applied at every use.
+const APPLIED_TERMS_MAX: usize = 256 * 1024;
+/// Letters of a member's name that a report shows.
+const NAME_CHARS: usize = 200;
 
 /// Limits of one description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +65,12 @@ pub enum IngestError {
         /// Where it is named.
         path: String,
     },
+    /// Contexts that take more work than the text is long.
+    #[error("the JSON-LD contexts are too many, define too many terms, or are applied too often")]
+    Contexts {
+        /// Where that was noticed.
+        path: String,
+    },
     /// The text breaks the grammar, or says too much.
     #[error(transparent)]
     Parse(#[from] ParseError),
@@ -84,7 +101,9 @@ pub fn read(
             column: Some(error.column() as u64),
             message: error.to_string(),
         })?;
-        refuse_remote_contexts(&document, "$")?;
+        let mut contexts = Contexts::default();
+        contexts.check(&document)?;
+        contexts.check_uses(&document)?;
     }
     let IngestLimits { triples_max, expanded_bytes_max, .. } = *limits;
     Ok(rdf::parse(syntax, bytes, participant, ParseLimits { triples_max, expanded_bytes_max })?)
@@ -151,25 +170,93 @@ pub(crate) fn iri_bytes(text: &str) -> Option<usize> {
     inside.get(end..)?.starts_with('>').then_some(end + 2)
 }
 
-fn refuse_remote_contexts(node: &Value, path: &str) -> Result<(), IngestError> {
-    match node {
-        Value::Array(items) => items
-            .iter()
-            .enumerate()
-            .try_for_each(|(index, item)| refuse_remote_contexts(item, &format!("{path}[{index}]"))),
-        Value::Object(members) => members.iter().try_for_each(|(name, value)| {
-            let path = format!("{path}.{name}");
-            let urls: Vec<&Value> = match (name.as_str(), value) {
-                ("@context", Value::Array(items)) => items.iter().collect(),
-                ("@context" | "@import", one) => vec![one],
-                _ => Vec::new(),
-            };
-            if let Some(url) = urls.iter().find_map(|url| url.as_str()) {
-                return Err(IngestError::RemoteContext { url: url.to_owned(), path });
+/// Looks at every context of a document, before the parser applies them: each one anew where it stands.
+#[derive(Default)]
+struct Contexts<'a> {
+    /// The way to the node that is looked at.
+    path: Vec<Step<'a>>,
+    objects: usize,
+    terms: usize,
+    /// Terms whose definition has a context.
+    scoped: HashSet<&'a str>,
+}
+
+enum Step<'a> {
+    Member(&'a str),
+    Item(usize),
+}
+
+impl<'a> Contexts<'a> {
+    fn check(&mut self, node: &'a Value) -> Result<(), IngestError> {
+        match node {
+            Value::Array(items) => items.iter().enumerate().try_for_each(|(index, item)| {
+                self.path.push(Step::Item(index));
+                self.check(item)?;
+                self.path.pop();
+                Ok(())
+            }),
+            Value::Object(members) => members.iter().try_for_each(|(name, value)| {
+                self.path.push(Step::Member(name));
+                match (name.as_str(), value) {
+                    ("@context", Value::Array(items)) => items.iter().try_for_each(|item| self.context(item))?,
+                    ("@context" | "@import", one) => self.context(one)?,
+                    _ => {}
+                }
+                self.check(value)?;
+                self.path.pop();
+                Ok(())
+            }),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+        }
+    }
+
+    fn context(&mut self, context: &'a Value) -> Result<(), IngestError> {
+        if let Some(url) = context.as_str() {
+            return Err(IngestError::RemoteContext { url: url.to_owned(), path: self.place() });
+        }
+        let terms = context.as_object().into_iter().flatten();
+        self.objects += 1;
+        self.terms += terms.clone().count();
+        self.scoped.extend(terms.filter(|(_, value)| value.get("@context").is_some()).map(|(name, _)| name.as_str()));
+        if self.objects > CONTEXTS_MAX || self.terms > TERMS_MAX {
+            return Err(IngestError::Contexts { path: self.place() });
+        }
+        Ok(())
+    }
+
+    /// How often the contexts of terms would be applied: as a property, or as a type, by whatever name `@type` has.
+    fn check_uses(&self, document: &'a Value) -> Result<(), IngestError> {
+        let mut uses = 0_usize;
+        let mut rest = vec![document];
+        while let Some(node) = rest.pop() {
+            match node {
+                Value::Array(items) => rest.extend(items),
+                Value::Object(members) => {
+                    uses += members.keys().filter(|name| self.scoped.contains(name.as_str())).count();
+                    rest.extend(members.values());
+                }
+                Value::String(text) => uses += usize::from(self.scoped.contains(text.as_str())),
+                Value::Null | Value::Bool(_) | Value::Number(_) => {}
             }
-            refuse_remote_contexts(value, &path)
-        }),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+        }
+        if uses.saturating_mul(self.terms) > APPLIED_TERMS_MAX {
+            return Err(IngestError::Contexts { path: "$".into() });
+        }
+        Ok(())
+    }
+
+    fn place(&self) -> String {
+        let mut place = "$".to_owned();
+        for step in &self.path {
+            match step {
+                Step::Member(name) => {
+                    place.push('.');
+                    place.extend(name.chars().take(NAME_CHARS));
+                }
+                Step::Item(index) => place.push_str(&format!("[{index}]")),
+            }
+        }
+        place
     }
 }
 
@@ -214,6 +301,33 @@ mod tests {
                 matches!(&error, IngestError::RemoteContext { url, .. } if url == "https://evil.example/c"),
                 "{error:?}"
             );
+        }
+    }
+
+    #[test]
+    fn contexts_take_no_more_work_than_the_text_is_long() {
+        let terms = |count: usize| (0..count).map(|n| format!("\"t{n}\":\"urn:x:{n}\"")).collect::<Vec<_>>().join(",");
+        let nodes = |node: &str, count: usize| vec![node; count].join(",");
+        let good = |json: String| read(Syntax::JsonLd, json.as_bytes(), "urn:p", &limits()).unwrap();
+        let refused = |json: String, place: &str| {
+            let error = read(Syntax::JsonLd, json.as_bytes(), "urn:p", &limits()).unwrap_err();
+            assert!(matches!(&error, IngestError::Contexts { path } if path.starts_with(place)), "{error:?}");
+        };
+        let nested = |terms: &str, count: usize| {
+            let node = r#"{"@context":{},"t1":1}"#;
+            format!(r#"{{"@context":{{{terms}}},"@graph":[{}]}}"#, nodes(node, count))
+        };
+        good(nested(&terms(256), 63));
+        refused(nested(&terms(256), 64), "$.@graph[63].@context");
+        refused(nested(&terms(257), 1), "$.@context");
+        // A context in a term's definition, as property, as type, and as type by another name.
+        for node in [r#"{"s":{"t1":1}}"#, r#"{"@type":"s","t1":1}"#, r#"{"kind":["s"],"t1":1}"#] {
+            let scoped = |count: usize| {
+                let definition = format!(r#"{{"@id":"urn:s","@context":{{{}}}}}"#, terms(200));
+                format!(r#"{{"@context":{{"kind":"@type","s":{definition}}},"@graph":[{}]}}"#, nodes(node, count))
+            };
+            good(scoped(1000));
+            refused(scoped(2000), "$");
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use kontor_core::id::ParticipantId;
 use sha2::{Digest, Sha256};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::ingest::{self, IngestError, IngestLimits};
@@ -16,6 +16,9 @@ use crate::validate::validate;
 
 /// Longest sleep of the lease timer: a wall clock that is set back or forth is noticed after this.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
+
+/// Descriptions that are read and checked at once. Others wait, so that lists and renewals have threads.
+const READ_AT_ONCE_MAX: usize = 4;
 
 /// How long descriptions may live without a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +67,7 @@ pub struct Registry {
     ingest: IngestLimits,
     lease: LeaseLimits,
     leases_changed: Notify,
+    places: Arc<Semaphore>,
 }
 
 /// Milliseconds since 1970 by the wall clock.
@@ -81,7 +85,8 @@ impl Registry {
     /// A registry over a store.
     #[must_use]
     pub fn new(store: Arc<Store>, ingest: IngestLimits, lease: LeaseLimits) -> Self {
-        Self { store, ingest, lease, leases_changed: Notify::new() }
+        let places = Arc::new(Semaphore::new(READ_AT_ONCE_MAX));
+        Self { store, ingest, lease, leases_changed: Notify::new(), places }
     }
 
     /// Limits of a description.
@@ -96,7 +101,7 @@ impl Registry {
     /// [`RegistryError`]; then nothing was stored.
     ///
     /// # Cancellation
-    /// Once started the change runs to its end, whether or not anybody waits for it.
+    /// It waits for a place until then. Once started the change runs to its end, whether or not anybody waits for it.
     pub async fn announce(
         &self,
         participant: &ParticipantId,
@@ -106,7 +111,9 @@ impl Registry {
     ) -> Result<Document, RegistryError> {
         let lease_ms = millis(self.lease(lease)?.unwrap_or(self.lease.default));
         let (store, limits, participant) = (Arc::clone(&self.store), self.ingest, participant.as_str().to_owned());
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| RegistryError::Worker)?;
         let document = blocking(move || {
+            let _place = place;
             let triples = ingest::read(syntax, &bytes, &participant, &limits)?;
             let summary = validate(&triples, &participant).map_err(IngestError::Shape)?;
             let subjects: BTreeSet<&str> = triples.iter().filter_map(|triple| triple.subject.iri()).collect();
@@ -201,4 +208,27 @@ async fn blocking<T: Send + 'static>(
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn descriptions_wait_for_a_place_and_nothing_else_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(folder.path(), now_ms()).unwrap());
+        let registry = Registry::new(store, IngestLimits::default(), LeaseLimits::default());
+        let who = ParticipantId::parse("urn:example:one").unwrap();
+        let places = u32::try_from(READ_AT_ONCE_MAX).unwrap();
+        let all = Arc::clone(&registry.places).acquire_many_owned(places).await.unwrap();
+        let announced = registry.announce(&who, Syntax::Turtle, Bytes::from_static(b""), None);
+        assert!(tokio::time::timeout(Duration::from_millis(50), announced).await.is_err());
+        assert!(matches!(registry.renew(&who, None).await, Err(RegistryError::Store(StoreError::Unknown))));
+        assert_eq!(registry.own(&who).await.unwrap(), None);
+        drop(all);
+        let announced = registry.announce(&who, Syntax::Turtle, Bytes::from_static(b""), None).await;
+        assert!(matches!(announced, Err(RegistryError::Ingest(IngestError::Shape(_)))));
+    }
 }

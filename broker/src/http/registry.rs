@@ -13,7 +13,7 @@ use kontor_wire::problem::Problem;
 use serde_json::{Map, Value, json};
 
 use super::{Broker, bounded, failed, with_members};
-use crate::ingest::IngestError;
+use crate::ingest::{CONTEXTS_MAX, IngestError, TERMS_MAX};
 use crate::registry::RegistryError;
 use crate::store::rdf::ParseError;
 use crate::store::{Document, DocumentState, StoreError, Syntax};
@@ -212,6 +212,14 @@ fn refuse(error: &RegistryError, owner: &ParticipantId) -> Response {
                 .at(path.clone())
                 .by("nothing is fetched while a description is read")
                 .cure("the terms of that context in an inline `@context` object")
+        }
+        RegistryError::Ingest(IngestError::Contexts { path }) => {
+            Problem::new(StatusCode::BAD_REQUEST, "too-many-contexts", detail)
+                .at(path.clone())
+                .by("a context is applied anew wherever it stands, and is copied for that")
+                .cure(format!(
+                    "at most {CONTEXTS_MAX} `@context` objects with at most {TERMS_MAX} terms together, best one at the root,                      and none in the definition of a term"
+                ))
         }
         RegistryError::Ingest(IngestError::Parse(ParseError::Syntax { line, column, .. })) => {
             members.insert("line".into(), json!(line));
