@@ -15,6 +15,7 @@ mod ui;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -44,8 +45,24 @@ pub struct Broker {
     pub queries: Arc<Queries>,
 }
 
+/// Longest time from a request's head to its answer, its body included. A query has its own time on top.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
+
 /// Every route.
 pub fn router(broker: Broker) -> Router {
+    router_within(broker, REQUEST_TIME_MAX)
+}
+
+fn router_within(broker: Broker, time_max: Duration) -> Router {
+    let query_time_max = time_max.saturating_add(broker.queries.limits().time_max);
+    let in_time = move |request: Request, next: Next| {
+        let is_query = matches!(request.uri().path(), "/sparql" | "/query");
+        let time_max = if is_query { query_time_max } else { time_max };
+        async move {
+            let answer = tokio::time::timeout(time_max, next.run(request)).await;
+            answer.unwrap_or_else(|_| too_slow(time_max))
+        }
+    };
     Router::new()
         .route("/v1/self-description", put(registry::announce).get(registry::own).delete(registry::withdraw))
         .route("/v1/self-description/renewal", post(registry::renew))
@@ -64,6 +81,7 @@ pub fn router(broker: Broker) -> Router {
         .route("/health/ready", get(ready))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(in_time))
         .layer(middleware::map_response(harden))
         .with_state(broker)
 }
@@ -87,6 +105,14 @@ async fn loopback_names_only(request: Request, next: Next) -> Response {
         .at("Host")
         .by("the browse port answers only to loopback names")
         .cure("`localhost` or `127.0.0.1`")
+        .into_response()
+}
+
+fn too_slow(time_max: Duration) -> Response {
+    let detail = format!("the request was not answered within {} ms", time_max.as_millis());
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "too-slow", detail)
+        .by("a request is sent and answered within a time")
+        .cure("the same request again, sent without a pause")
         .into_response()
 }
 

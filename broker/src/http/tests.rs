@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::{Broker, browse_router, router};
+use super::{Broker, browse_router, router, router_within};
 use crate::ingest::IngestLimits;
 use crate::query::{Queries, QueryLimits};
 use crate::registry::{LeaseLimits, Registry, now_ms};
@@ -918,6 +918,29 @@ async fn pages_escape_what_participants_write() {
     }
     let response = router(house.broker.clone()).oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
     assert!(response.headers()["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'"));
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_answered() {
+    let limits = QueryLimits { time_max: Duration::from_millis(300), ..QueryLimits::default() };
+    let house = house_with(limits);
+    let within = |time_max| router_within(house.broker.clone(), time_max);
+    // A body whose end never comes.
+    let (_sender, receiver) = tokio::io::duplex(64);
+    let body = Body::from_stream(tokio_util::io::ReaderStream::new(receiver));
+    let mut request = Request::put("/v1/self-description").header("content-type", "text/turtle").body(body).unwrap();
+    let one = ParticipantId::parse(ONE).unwrap();
+    request.extensions_mut().insert(VerifiedPeer::assert_verified(one, Binding::Certificate([0; 32])));
+    let reply = send(within(Duration::from_millis(100)), request).await;
+    assert_eq!((reply.status, reply.kind.as_str()), (StatusCode::REQUEST_TIMEOUT, "application/problem+json"));
+    assert_eq!(reply.json()["type"], "urn:kontor:problem:too-slow");
+    // A query has its own time.
+    let ones = format!("VALUES ?x {{ {} }} ", "1 ".repeat(200)).repeat(10);
+    let query = format!("SELECT (COUNT(*) AS ?n) {{ {ones} }}");
+    let request =
+        Request::post("/sparql").header("content-type", "application/sparql-query").body(query.into()).unwrap();
+    let reply = send(within(Duration::from_millis(100)), request).await;
+    assert_eq!((reply.status, &reply.json()["rule"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("limits.query_ms")));
 }
 
 #[tokio::test]
