@@ -63,13 +63,16 @@ fn router_within(broker: Broker, time_max: Duration) -> Router {
             answer.unwrap_or_else(|_| too_slow(time_max))
         }
     };
-    Router::new()
+    let registry = Router::new()
         .route("/v1/self-description", put(registry::announce).get(registry::own).delete(registry::withdraw))
         .route("/v1/self-description/renewal", post(registry::renew))
         .route(
             "/v1/participants/{participant}/self-description",
             get(registry::published).put(registry::announce_for).delete(registry::withdraw_for),
         )
+        .route_layer(middleware::from_fn(no_parameters));
+    Router::new()
+        .merge(registry)
         .route("/v1/participants", get(catalog::participants))
         .route("/v1/datasets", get(catalog::datasets))
         .route("/v1/search", get(catalog::search))
@@ -106,6 +109,15 @@ async fn loopback_names_only(request: Request, next: Next) -> Response {
         .by("the browse port answers only to loopback names")
         .cure("`localhost` or `127.0.0.1`")
         .into_response()
+}
+
+/// The registry takes headers; a parameter that was meant for it must not be lost without a word.
+async fn no_parameters(request: Request, next: Next) -> Response {
+    match request.uri().query() {
+        None | Some("") => next.run(request).await,
+        Some(_) => catalog::bad_parameter("there are no parameters here", "the header `Lease-Seconds` for a lease")
+            .into_response(),
+    }
 }
 
 fn too_slow(time_max: Duration) -> Response {

@@ -30,12 +30,21 @@ pub(super) struct Asked {
 
 type Parameters = Result<Query<Asked>, axum::extract::rejection::QueryRejection>;
 
-pub(super) fn asked(parameters: Parameters) -> Result<(Asked, Window), Problem> {
-    let Query(asked) = parameters.map_err(|error| {
-        Problem::new(StatusCode::BAD_REQUEST, "bad-parameter", error.body_text())
-            .at("query")
-            .cure("`limit`, `offset`, and `q` or `participant` where the list has them")
-    })?;
+/// A parameter that means nothing here: what is asked for would not be what is answered.
+pub(super) fn bad_parameter(detail: impl Into<String>, cure: &str) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "bad-parameter", detail).at("query").cure(cure)
+}
+
+/// What a list is asked, where it has those parameters besides `limit` and `offset`.
+pub(super) fn asked(parameters: Parameters, more: &[&str]) -> Result<(Asked, Window), Problem> {
+    let names: Vec<String> = ["limit", "offset"].iter().chain(more).map(|name| format!("`{name}`")).collect();
+    let cure = names.join(", ");
+    let Query(asked) = parameters.map_err(|error| bad_parameter(error.body_text(), &cure))?;
+    for (name, is_asked) in [("participant", asked.participant.is_some()), ("q", asked.q.is_some())] {
+        if is_asked && !more.contains(&name) {
+            return Err(bad_parameter(format!("`{name}` means nothing here"), &cure));
+        }
+    }
     let window = Window { limit: asked.limit.unwrap_or(LIMIT_DEFAULT), offset: asked.offset.unwrap_or(0) };
     if !(1..=LIMIT_MAX).contains(&window.limit) || window.offset < 0 {
         let detail = format!("limit {} and offset {} are out of range", window.limit, window.offset);
@@ -77,10 +86,15 @@ pub(super) async fn find(broker: Broker, text: &str, window: Window) -> Result<P
     }
 }
 
-fn page<T: Serialize>(name: &str, path: &str, more: &[(&str, &str)], found: &Page<T>, window: Window) -> Json<Value> {
+/// Where a list goes on after a page of it, if it does.
+pub(super) fn end<T>(found: &Page<T>, window: Window) -> Option<i64> {
     let end = window.offset.saturating_add(i64::try_from(found.items.len()).unwrap_or(i64::MAX));
+    (end < found.total && !found.items.is_empty()).then_some(end)
+}
+
+fn page<T: Serialize>(name: &str, path: &str, more: &[(&str, &str)], found: &Page<T>, window: Window) -> Json<Value> {
     let mut body = json!({ "total": found.total, name: found.items });
-    if end < found.total && !found.items.is_empty() {
+    if let Some(end) = end(found, window) {
         let mut next = url::form_urlencoded::Serializer::new(String::new());
         next.extend_pairs(more);
         next.append_pair("limit", &window.limit.to_string()).append_pair("offset", &end.to_string());
@@ -90,7 +104,7 @@ fn page<T: Serialize>(name: &str, path: &str, more: &[(&str, &str)], found: &Pag
 }
 
 pub(super) async fn participants(State(broker): State<Broker>, parameters: Parameters) -> Result<Json<Value>, Problem> {
-    let (_, window) = asked(parameters)?;
+    let (_, window) = asked(parameters, &[])?;
     let found = list_participants(broker, window).await?;
     let items = found.items.iter().map(|row| {
         json!({
@@ -110,14 +124,14 @@ pub(super) async fn participants(State(broker): State<Broker>, parameters: Param
 }
 
 pub(super) async fn datasets(State(broker): State<Broker>, parameters: Parameters) -> Result<Json<Value>, Problem> {
-    let (asked, window) = asked(parameters)?;
+    let (asked, window) = asked(parameters, &["participant"])?;
     let found = list_datasets(broker, asked.participant.clone(), window).await?;
     let more: Vec<(&str, &str)> = asked.participant.iter().map(|who| ("participant", who.as_str())).collect();
     Ok(page("datasets", "/v1/datasets", &more, &found, window))
 }
 
 pub(super) async fn search(State(broker): State<Broker>, parameters: Parameters) -> Result<Json<Value>, Problem> {
-    let (asked, window) = asked(parameters)?;
+    let (asked, window) = asked(parameters, &["q"])?;
     let Some(text) = asked.q else {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "bad-parameter", "there is nothing to search for")
             .at("q")

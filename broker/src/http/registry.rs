@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -19,6 +20,18 @@ use crate::store::rdf::ParseError;
 use crate::store::{Document, DocumentState, StoreError, Syntax};
 
 type Peer = Option<Extension<VerifiedPeer>>;
+type Participant = Result<Path<String>, PathRejection>;
+
+/// The participant that a path names.
+fn named(participant: Participant) -> Result<String, Response> {
+    let Path(participant) = participant.map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, "bad-path", error.body_text())
+            .at("participant")
+            .cure("a participant of `/v1/participants`, percent-encoded")
+            .into_response()
+    })?;
+    Ok(participant)
+}
 
 fn owner(broker: &Broker, peer: Peer) -> Result<ParticipantId, Response> {
     match peer {
@@ -68,10 +81,8 @@ pub(super) async fn own(State(broker): State<Broker>, peer: Peer) -> Result<Resp
 }
 
 /// Anybody may read what is active; what is not, reads as unknown.
-pub(super) async fn published(
-    State(broker): State<Broker>,
-    Path(participant): Path<String>,
-) -> Result<Response, Response> {
+pub(super) async fn published(State(broker): State<Broker>, participant: Participant) -> Result<Response, Response> {
+    let participant = named(participant)?;
     let unknown = || {
         Problem::new(StatusCode::NOT_FOUND, "unknown-participant", format!("`{participant}` has no active description"))
             .cure("a participant of `/v1/participants`, percent-encoded")
@@ -90,20 +101,20 @@ pub(super) async fn published(
 
 pub(super) async fn announce_for(
     State(broker): State<Broker>,
-    Path(participant): Path<String>,
+    participant: Participant,
     peer: Peer,
     request: Request,
 ) -> Result<Response, Response> {
-    refuse_other(&owner(&broker, peer.clone())?, &participant)?;
+    refuse_other(&owner(&broker, peer.clone())?, &named(participant)?)?;
     announce(State(broker), peer, request).await
 }
 
 pub(super) async fn withdraw_for(
     State(broker): State<Broker>,
-    Path(participant): Path<String>,
+    participant: Participant,
     peer: Peer,
 ) -> Result<Response, Response> {
-    refuse_other(&owner(&broker, peer.clone())?, &participant)?;
+    refuse_other(&owner(&broker, peer.clone())?, &named(participant)?)?;
     withdraw(State(broker), peer).await
 }
 

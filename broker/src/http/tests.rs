@@ -905,6 +905,36 @@ async fn search_cannot_be_injected() {
 }
 
 #[tokio::test]
+async fn what_means_nothing_in_a_path_is_refused() {
+    let house = house();
+    house.put(ONE, &description(ONE, &["Salt"])).await;
+    for path in [
+        "/v1/datasets?q=salt",
+        "/v1/participants?q=salt",
+        "/v1/participants?participant=urn:example:one",
+        "/v1/search?q=salt&participant=urn:example:one",
+        "/v1/search?q=salt&order=title",
+        "/?participant=urn:example:one",
+        "/query?q=salt",
+        "/sparql?query=ASK%20%7B%7D&format=csv",
+        "/v1/self-description?lease=60",
+        "/v1/participants/urn%3Aexample%3Aone/self-description?version=1",
+        "/v1/participants/%FF/self-description",
+    ] {
+        let reply = house.get(path).await;
+        assert_eq!(
+            (reply.status, reply.kind.as_str()),
+            (StatusCode::BAD_REQUEST, "application/problem+json"),
+            "{path}: {}",
+            reply.text
+        );
+        assert!(reply.json()["cure"].is_string(), "{path}: {}", reply.text);
+    }
+    let published = house.get("/v1/participants/urn%3Aexample%3Aone/self-description").await;
+    assert_eq!((published.status, published.kind.as_str()), (StatusCode::OK, "application/ld+json"));
+}
+
+#[tokio::test]
 async fn pages_escape_what_participants_write() {
     let house = house();
     house.put(ONE, &description(ONE, &["<script>alert('x')</script>"])).await;

@@ -9,7 +9,7 @@ use kontor_wire::problem::Problem;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::catalog::{Asked, asked, find, list_datasets, list_participants};
+use super::catalog::{Asked, asked, bad_parameter, find, list_datasets, list_participants};
 use super::registry::instant;
 use super::{Broker, sparql};
 use crate::store::{GraphFormat, QueryTask, ResultFormat};
@@ -62,7 +62,7 @@ pub(super) async fn index(
     State(broker): State<Broker>,
     parameters: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Html<String>, Problem> {
-    let (asked, window) = asked(parameters)?;
+    let (asked, window) = asked(parameters, &["q"])?;
     let text = asked.q.unwrap_or_default();
     let mut body = format!(
         "<h1>Kontor broker</h1><p><code>{}</code> · connectors register at <code>{}</code></p>\
@@ -136,11 +136,19 @@ pub(super) async fn index(
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Asking {
     query: Option<String>,
 }
 
-pub(super) async fn query(State(broker): State<Broker>, Query(asking): Query<Asking>) -> Response {
+pub(super) async fn query(
+    State(broker): State<Broker>,
+    parameters: Result<Query<Asking>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let asking = match parameters {
+        Ok(Query(asking)) => asking,
+        Err(error) => return bad_parameter(error.body_text(), "`query`").into_response(),
+    };
     let Some(text) = asking.query else {
         return page("SPARQL", &sparql_form(EXAMPLE)).into_response();
     };
