@@ -935,6 +935,36 @@ async fn what_means_nothing_in_a_path_is_refused() {
 }
 
 #[tokio::test]
+async fn pages_for_people_go_on_as_far_as_there_is_something() {
+    let house = house();
+    house.put(ONE, &description(ONE, &["Salt", "Salt", "Amber"])).await;
+    for path in ["/", "/v1/participants", "/v1/datasets", "/v1/search"] {
+        let text = if path.ends_with("search") { "q=salt&" } else { "" };
+        let reply = house.get(&format!("{path}?{text}limit=1000&offset={}", i64::MAX)).await;
+        assert_eq!(reply.status, StatusCode::OK, "{path}: {}", reply.text);
+    }
+    let more = |text: &str| {
+        let (_, rest) = text.split_once("<p><a href=\"/?")?;
+        rest.split_once("\">more").map(|(query, _)| query.replace("&amp;", "&"))
+    };
+    let mut query = "limit=1&q=salt".to_owned();
+    let (mut pages, mut found) = (0, 0);
+    loop {
+        let page = house.get(&format!("/?{query}")).await;
+        pages += 1;
+        found += page.text.matches("<li><strong>Salt").count();
+        match more(&page.text) {
+            Some(next) => query = next,
+            None => break,
+        }
+    }
+    assert_eq!((pages, found), (3, 2), "three datasets, and two that were found");
+    // A search that finds more than there are datasets or participants: both kinds.
+    let page = house.get("/?limit=3&q=one").await;
+    assert_eq!(more(&page.text).as_deref(), Some("q=one&limit=3&offset=3"), "{}", page.text);
+}
+
+#[tokio::test]
 async fn pages_escape_what_participants_write() {
     let house = house();
     house.put(ONE, &description(ONE, &["<script>alert('x')</script>"])).await;

@@ -9,7 +9,7 @@ use kontor_wire::problem::Problem;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::catalog::{Asked, asked, bad_parameter, find, list_datasets, list_participants};
+use super::catalog::{Asked, asked, bad_parameter, end, find, list_datasets, list_participants};
 use super::registry::instant;
 use super::{Broker, sparql};
 use crate::store::{GraphFormat, QueryTask, ResultFormat};
@@ -64,6 +64,8 @@ pub(super) async fn index(
 ) -> Result<Html<String>, Problem> {
     let (asked, window) = asked(parameters, &["q"])?;
     let text = asked.q.unwrap_or_default();
+    // Where each list goes on that does.
+    let mut ends = Vec::new();
     let mut body = format!(
         "<h1>Kontor broker</h1><p><code>{}</code> · connectors register at <code>{}</code></p>\
          <form action=\"/\"><label for=\"q\">Search titles, descriptions and keywords</label>\
@@ -74,6 +76,7 @@ pub(super) async fn index(
     );
     if !text.is_empty() {
         let found = find(broker.clone(), &text, window).await?;
+        ends.extend(end(&found, window));
         let _ = write!(body, "<h2>{} found</h2><ul>", found.total);
         for item in &found.items {
             let _ = write!(
@@ -89,6 +92,7 @@ pub(super) async fn index(
         body.push_str("</ul>");
     }
     let participants = list_participants(broker.clone(), window).await?;
+    ends.extend(end(&participants, window));
     let _ = write!(
         body,
         "<h2>Participants ({})</h2><table><tr><th>Title<th>Participant<th>Endpoint<th>Datasets<th>Lease until</tr>",
@@ -106,6 +110,7 @@ pub(super) async fn index(
         );
     }
     let datasets = list_datasets(broker, None, window).await?;
+    ends.extend(end(&datasets, window));
     let _ = write!(
         body,
         "</table><h2>Datasets ({})</h2><table><tr><th>Title<th>Description<th>Keywords<th>Dataset<th>Participant</tr>",
@@ -123,11 +128,12 @@ pub(super) async fn index(
         );
     }
     body.push_str("</table>");
-    if participants.total.max(datasets.total) > window.offset + window.limit {
+    // One link for all of them: nothing is left out, and a list that is ahead shows some entries again.
+    if let Some(end) = ends.into_iter().min() {
         let next = url::form_urlencoded::Serializer::new(String::new())
             .append_pair("q", &text)
             .append_pair("limit", &window.limit.to_string())
-            .append_pair("offset", &(window.offset + window.limit).to_string())
+            .append_pair("offset", &end.to_string())
             .finish();
         let _ = write!(body, "<p><a href=\"/?{}\">more</a></p>", escape(&next));
     }
