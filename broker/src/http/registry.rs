@@ -229,7 +229,8 @@ fn refuse(error: &RegistryError, owner: &ParticipantId) -> Response {
                 .at(path.clone())
                 .by("a context is applied anew wherever it stands, and is copied for that")
                 .cure(format!(
-                    "at most {CONTEXTS_MAX} `@context` objects with at most {TERMS_MAX} terms together, best one at the root,                      and none in the definition of a term"
+                    "at most {CONTEXTS_MAX} `@context` objects with at most {TERMS_MAX} terms together, best one at the root, \
+                     and none in the definition of a term"
                 ))
         }
         RegistryError::Ingest(IngestError::Parse(ParseError::Syntax { line, column, .. })) => {

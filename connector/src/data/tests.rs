@@ -412,7 +412,11 @@ async fn a_stolen_token_opens_nothing() {
 async fn a_source_that_changes_under_a_flow_ends_it_visibly() {
     let shrink = |path: &Path| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(100).unwrap();
     let vanish = |path: &Path| fs::remove_file(path).unwrap();
-    let change = |path: &Path| fs::write(path, vec![7; SEGMENT * 100]).unwrap();
+    // In place: cut to nothing first, as a new file is, it would have shrunk for a moment.
+    let change = |path: &Path| {
+        let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        std::io::Write::write_all(&mut file, &vec![7; SEGMENT * 100]).unwrap();
+    };
     for (word, spoil) in [("shrank", &shrink as &dyn Fn(&Path)), ("removed", &vanish), ("changed", &change)] {
         let world = World::new();
         world.file(SEGMENT * 100);
