@@ -27,7 +27,7 @@ pub mod reading;
 pub mod transfer;
 pub mod wire_format;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -106,6 +106,10 @@ pub struct Control {
     pub(crate) tasks: TaskTracker,
     pub(crate) pulls: Mutex<HashMap<ProcessId, watch::Sender<Option<String>>>>,
     pub(crate) readings: Mutex<HashMap<ProcessId, reading::Readings>>,
+    /// Transfers that are to be decided again in a moment.
+    pub(crate) undecided: Mutex<HashSet<ProcessId>>,
+    /// Transfers that were suspended and started again for a renewed certificate, and brought nothing since.
+    pub(crate) rebound: Mutex<HashSet<ProcessId>>,
     pub(crate) interests: Mutex<HashMap<ProcessId, fact::Interest>>,
     /// Counts up with every change of a fact.
     pub(crate) facts_epoch: AtomicU64,
@@ -132,6 +136,8 @@ impl Control {
             tasks: TaskTracker::new(),
             pulls: Mutex::default(),
             readings: Mutex::default(),
+            undecided: Mutex::default(),
+            rebound: Mutex::default(),
             interests: Mutex::default(),
             facts_epoch: AtomicU64::new(0),
             publications: Mutex::default(),

@@ -39,6 +39,8 @@ pub const INDEX_MEDIA_TYPE: &str = "application/vnd.kontor.index+json";
 pub const FLOW_HEADER: &str = "kontor-flow";
 /// Response header of a refusal: which [`StopKind`] stopped the transfer.
 pub const STOP_HEADER: &str = "kontor-stop";
+/// The problem of a token that is bound to another certificate.
+const OTHER_CERTIFICATE: &str = "other-certificate";
 
 /// Every limit of the data plane, with its default.
 #[derive(Debug, Clone, PartialEq, Eq)]

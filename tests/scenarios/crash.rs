@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kontor_tests::participant::PATIENCE;
 use kontor_tests::terms::open;
-use kontor_tests::{DataSpace, Options, Participant};
+use kontor_tests::{DataSpace, Options, Participant, Reply};
 use serde_json::{Value, json};
 
 use crate::{STRAIGHT, begun, counter_offer, drive, step_into};
@@ -302,6 +302,51 @@ async fn a_death_right_after_the_file_got_its_name_costs_nothing() {
         assert_eq!(ours, theirs, "both sides hold the same flows");
         assert_eq!(ours.len(), 1, "nothing was fetched twice");
     }
+}
+
+#[tokio::test]
+async fn what_was_taken_back_while_nobody_could_decide_ends_the_transfer_after_the_start() {
+    let space = DataSpace::new();
+    let (mut provider, consumer) = space.pair();
+    let stream =
+        crate::transfer::running(&provider, &consumer, &crate::transfer::in_its_time(), 512 * 1024 * 1024).await;
+    provider.kill9();
+    // As if it had died between writing the revocation down and deciding again.
+    let store = rusqlite::Connection::open(provider.state().join(kontor::store::DATABASE_FILE)).unwrap();
+    let revoked = json!({ "name": "revoked", "reason": "the figures were wrong", "at": jiff::Timestamp::now() });
+    let changed =
+        store.execute("UPDATE agreement SET body = json_set(body, '$.state', json(?1))", [revoked.to_string()]);
+    assert_eq!(changed.unwrap(), 1);
+    drop(store);
+    provider.start_again();
+    for (who, id) in [(&provider, &stream.there), (&consumer, &stream.here)] {
+        let ended = who.wait_transfer(id, "TERMINATED").await;
+        assert!(ended["why"]["reason"].to_string().contains("the figures were wrong"), "{ended:#}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_not_given_up_for_the_time_in_which_nobody_tried() {
+    let space = DataSpace::new();
+    let options = Options { delivery: "give_up_seconds = 2".to_owned(), ..Options::default() };
+    let mut provider = space.participant_with("provider", &options);
+    let dataset = provider.publish("fairs", &open()).await;
+    let deaf = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let heard = deaf.clone();
+    let answer = move |seen: &kontor_tests::Recorded| match heard.load(std::sync::atomic::Ordering::SeqCst) {
+        true => Reply::Json(503, json!({ "reason": ["asleep"] })),
+        false => Reply::ack(seen, "urn:uuid:0"),
+    };
+    let consumer = space.fake("consumer", answer).await;
+    let offer = kontor_tests::terms::offer(&open(), "urn:story:offer:fairs", &dataset, &provider.id);
+    let request = kontor_tests::terms::contract_request("urn:uuid:0", &consumer.address, &offer);
+    let there = consumer.post(&provider, "/negotiations/request", &request).await.ok();
+    provider.kill9();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    provider.start_again();
+    consumer.wait_for("ContractAgreementMessage").await;
+    deaf.store(false, std::sync::atomic::Ordering::SeqCst);
+    provider.wait_negotiation(there["providerPid"].as_str().unwrap(), "AGREED").await;
 }
 
 #[tokio::test]

@@ -100,7 +100,7 @@ async fn a_message_is_said_until_the_store_takes_what_supersedes_it() {
 async fn the_end_of_a_pull_is_written_down_when_the_store_takes_it_again() {
     let space = DataSpace::new();
     let (provider, consumer) = space.pair();
-    let stream = running(&provider, &consumer, &in_its_time(), 32 * MIB).await;
+    let stream = running(&provider, &consumer, &in_its_time(), RESUMED_BYTES).await;
     let held = occupied(&consumer);
     provider.wait_flows(&stream.there, 1).await;
     consumer.wait_log("could not be taken up yet").await;
@@ -108,6 +108,16 @@ async fn the_end_of_a_pull_is_written_down_when_the_store_takes_it_again() {
     consumer.wait_transfer(&stream.here, "COMPLETED").await;
     provider.wait_transfer(&stream.there, "COMPLETED").await;
     assert_eq!(consumer.wait_flows(&stream.here, 1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_connector_stops_although_the_store_takes_nothing() {
+    let space = DataSpace::new();
+    let (mut provider, consumer) = space.pair();
+    running(&provider, &consumer, &in_its_time(), RESUMED_BYTES).await;
+    let _held = occupied(&provider);
+    // The flow that this cuts cannot be written down.
+    provider.stop();
 }
 
 #[tokio::test]

@@ -148,6 +148,22 @@ async fn a_stolen_token_opens_nothing_with_another_certificate() {
 }
 
 #[tokio::test]
+async fn a_pull_goes_on_with_a_renewed_certificate() {
+    let space = DataSpace::new();
+    let (mut provider, consumer) = space.pair();
+    let bytes = crate::transfer::RESUMED_BYTES;
+    let stream = crate::transfer::running(&provider, &consumer, &crate::transfer::in_its_time(), bytes).await;
+    space.reissue("consumer", &request(&consumer.id));
+    consumer.wait_log("certificate and trust bundle reloaded").await;
+    // What runs goes on; what is asked for next comes from the new certificate.
+    provider.restart();
+    consumer.wait_transfer(&stream.here, "COMPLETED").await;
+    provider.wait_transfer(&stream.there, "COMPLETED").await;
+    assert_eq!(std::fs::metadata(consumer.received().join("stream.bin")).unwrap().len(), bytes);
+    assert!(consumer.log().contains("started again with the certificate in use"), "it was not asked by the new one");
+}
+
+#[tokio::test]
 async fn the_management_api_opens_with_its_token_alone() {
     let space = DataSpace::new();
     let provider = space.participant("provider");

@@ -305,7 +305,7 @@ impl Control {
         Err(ControlError::Busy)
     }
 
-    async fn loaded_transfer(&self, id: &ProcessId) -> Result<Versioned<Transfer>, ControlError> {
+    pub(super) async fn loaded_transfer(&self, id: &ProcessId) -> Result<Versioned<Transfer>, ControlError> {
         let loaded = self.parts.store.transfer(id).await?;
         loaded.ok_or_else(|| ControlError::not_found("transfer", id.as_str()))
     }
@@ -355,8 +355,10 @@ impl Control {
                 self.wake.notify_one();
             }
             self.after_transfer_commit(&next, detail, matches!(flow, Some(FlowOrder::Start))).await;
-            if let (Some(FlowOrder::Stop(_)), negotiation::Role::Provider) = (&flow, next.role) {
-                self.hold_to_state(&next.id).await;
+            if let (Some(FlowOrder::Stop(_)), negotiation::Role::Provider) = (&flow, next.role)
+                && let Err(error) = self.hold_to_state(&next.id).await
+            {
+                self.again_later(&next.id, &error);
             }
             if epoch != self.facts_epoch()
                 && let Some(control) = self.arc()

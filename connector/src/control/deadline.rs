@@ -48,10 +48,11 @@ pub async fn run(control: Arc<Control>) {
             let cleared = match control.advance_transfer(&process, Input::Due, None, None).await {
                 Ok(advanced) => {
                     control.send(advanced.outgoing);
-                    match control.on_new_terms(&advanced.value).await {
-                        Err(error) if error.may_pass() => Err(error),
-                        Ok(()) | Err(_) => control.woken(&process, at).await.map_err(ControlError::from),
+                    // Its next wake-up, if it has one, is another one by now.
+                    if let Err(error) = control.on_new_terms(&advanced.value).await {
+                        control.again_later(&process, &error);
                     }
+                    control.woken(&process, at).await.map_err(ControlError::from)
                 }
                 // It stays due.
                 Err(error) if error.may_pass() => Err(error),

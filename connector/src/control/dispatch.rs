@@ -157,6 +157,8 @@ impl Control {
             tokio::time::sleep(wait).await;
         }
         let (mut unknown, mut busy) = (0, 0);
+        // Not counted is the time in which we were down: nobody tried.
+        let since = self.now();
         loop {
             let attempt = {
                 let Ok(_turn) = self.outbox.turn(&entry.to).await else { return };
@@ -193,7 +195,7 @@ impl Control {
                 Attempt::Again(detail) => detail,
             };
             entry.attempts += 1;
-            let age = self.now().duration_since(entry.queued);
+            let age = self.now().duration_since(since);
             if age.as_secs() >= i64::try_from(self.parts.delivery.give_up_seconds).unwrap_or(i64::MAX) {
                 return self
                     .undelivered(&entry, false, format!("given up after {} attempts: {detail}", entry.attempts))
@@ -306,8 +308,8 @@ impl Control {
         }
     }
 
-    /// Does once more what the store does not take for the moment, until it does: what has happened must be written
-    /// down, and nobody else would.
+    /// Does once more what the store does not take for the moment, until it does or the connector ends: what has happened
+    /// must be written down, and nobody else would.
     pub(super) async fn until_taken<T, F>(&self, what: &str, attempt: impl Fn() -> F) -> Result<T, ControlError>
     where
         F: Future<Output = Result<T, ControlError>>,
@@ -318,7 +320,10 @@ impl Control {
                 Err(error) if error.may_pass() => {
                     attempts += 1;
                     tracing::error!(%error, attempts, "{what} could not be taken up yet");
-                    tokio::time::sleep(self.backoff(attempts)).await;
+                    tokio::select! {
+                        () = self.parts.shutdown.cancelled() => return Err(error),
+                        () = tokio::time::sleep(self.backoff(attempts)) => {}
+                    }
                 }
                 done => return done,
             }

@@ -3,7 +3,7 @@
 //! A change is committed first. Then every transfer whose permission rested on it is decided again, at once: where the
 //! answer is now no, its grant is shut before anything else happens.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 
@@ -23,6 +23,7 @@ use serde_json::Value;
 use super::Control;
 use super::error::ControlError;
 use super::transfer::denied;
+use crate::data::gate::StopKind;
 use crate::model::{AgreementRecord, AuditRecord, DatasetRecord, DutyProgress, FactRecord, Subject, TokenBinding};
 use crate::store::{Batch, DutyFilter, Page, Unit};
 
@@ -220,22 +221,28 @@ impl Control {
             Err(error) => {
                 tracing::error!(transfer.id = %id, %error, "the policy could not be decided again: the flow is stopped");
                 let words = "the facts changed and the policy could not be decided again";
-                self.parts.grants.stop(id, crate::data::gate::StopKind::Suspended, words);
+                self.parts.grants.stop(id, StopKind::Undecided, words);
                 self.again_later(id, &error);
             }
         }
     }
 
     /// What could not be decided for the moment is decided again: nobody else would open what was stopped meanwhile.
-    fn again_later(&self, id: &ProcessId, error: &ControlError) {
-        if error.refusal().fault != Fault::Unavailable {
+    pub(super) fn again_later(&self, id: &ProcessId, error: &ControlError) {
+        let (Some(control), id) = (self.arc(), id.clone()) else { return };
+        if !error.may_pass() || !self.undecided().insert(id.clone()) {
             return;
         }
-        let (Some(control), id) = (self.arc(), id.clone()) else { return };
         self.spawn(async move {
             tokio::time::sleep(super::deadline::TROUBLED).await;
+            control.undecided().remove(&id);
             control.decide_one_again(&id).await;
         });
+    }
+
+    /// The transfers that are to be decided again in a moment.
+    fn undecided(&self) -> std::sync::MutexGuard<'_, HashSet<ProcessId>> {
+        self.undecided.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The permission of a transfer may end at another time by now, or hold on other terms.
@@ -263,12 +270,15 @@ impl Control {
         match transfer.role {
             Role::Provider => {
                 let words = "the terms changed and could not be taken up";
-                self.parts.grants.stop(&transfer.id, crate::data::gate::StopKind::Suspended, words);
+                self.parts.grants.stop(&transfer.id, StopKind::Undecided, words);
                 Err(error)
             }
             // A pull takes them up before it asks for anything, and waits where it cannot.
             Role::Consumer => {
-                self.start_pull(transfer.clone(), None).await;
+                let now = self.parts.store.transfer(&transfer.id).await?;
+                if let Some(now) = now.filter(|now| now.value.may_flow()) {
+                    self.start_pull(now.value, None).await;
+                }
                 Ok(())
             }
         }

@@ -520,7 +520,7 @@ impl Control {
                 terms,
                 pseudonyms: Some(PseudonymKey::derive(secret.expose_secret().as_bytes(), &transfer.agreement)),
             });
-            self.hold_to_state(&transfer.id).await;
+            self.hold_to_state(&transfer.id).await?;
             // What was decided by facts that changed meanwhile may stand over what was decided by the new ones.
             if epoch == self.facts_epoch() {
                 return Ok(());
@@ -531,7 +531,10 @@ impl Control {
 
     /// The state has the last word on a grant: what stopped the transfer while its grant was being opened came too early
     /// for the grant. Asked after the grant is open, and after the stop is committed.
-    pub(super) async fn hold_to_state(&self, id: &ProcessId) {
+    ///
+    /// # Errors
+    /// Where the state cannot be read; nothing flows then.
+    pub(super) async fn hold_to_state(&self, id: &ProcessId) -> Result<(), ControlError> {
         match self.parts.store.transfer(id).await {
             Ok(Some(Versioned { value: transfer, .. })) => {
                 let pending = transfer.pending.as_ref().map(|pending| pending.message.kind());
@@ -543,10 +546,15 @@ impl Control {
                 if !transfer.may_flow() && pending != Some(MessageName::Start) {
                     self.stop_flow(&transfer, reason);
                 }
+                Ok(())
             }
-            Ok(None) | Err(_) => {
-                let words = "the state of the transfer could not be read";
-                self.parts.grants.stop(id, StopKind::Suspended, words);
+            Ok(None) => {
+                self.parts.grants.stop(id, StopKind::Terminated, "there is no such transfer");
+                Ok(())
+            }
+            Err(error) => {
+                self.parts.grants.stop(id, StopKind::Undecided, "the state of the transfer could not be read");
+                Err(error.into())
             }
         }
     }
@@ -624,18 +632,29 @@ impl Control {
                         if let Err(error) = self.open_grant(&transfer, None).await {
                             tracing::error!(transfer.id = %transfer.id, %error, "the grant could not be opened");
                             let words = "the grant could not be opened again";
-                            self.parts.grants.stop(&transfer.id, StopKind::Suspended, words);
+                            self.parts.grants.stop(&transfer.id, StopKind::Undecided, words);
+                            self.again_later(&transfer.id, &error);
                         }
                     }
                     Role::Consumer if flows => self.start_pull(transfer.clone(), None).await,
                     Role::Provider | Role::Consumer => {}
                 }
-                if transfer.pending.is_none() {
-                    let id = transfer.id.clone();
-                    match self.commit_transfer(transfer, loaded.version, None, Batch::default()).await {
-                        Ok(advanced) => self.send(advanced.outgoing),
-                        Err(error) => tracing::warn!(transfer.id = %id, %error, "could not be taken up again"),
+                let id = transfer.id.clone();
+                let taken_up = async {
+                    let mut loaded = Versioned { value: transfer, ..loaded };
+                    if loaded.value.role == Role::Provider && flows {
+                        // What forbids it may have been written down when nobody was left to decide.
+                        self.send(self.advance_transfer(&id, Input::Due, None, None).await?.outgoing);
+                        loaded = self.loaded_transfer(&id).await?;
                     }
+                    if loaded.value.pending.is_none() && !loaded.value.state.name().is_terminal() {
+                        let rules = self.commit_transfer(loaded.value, loaded.version, None, Batch::default());
+                        self.send(rules.await?.outgoing);
+                    }
+                    Ok::<_, ControlError>(())
+                };
+                if let Err(error) = taken_up.await {
+                    tracing::warn!(transfer.id = %id, %error, "could not be taken up again");
                 }
             }
             match listing.next {
@@ -853,6 +872,26 @@ impl Control {
         self.spawn(control.pulling(transfer, sink, stopped));
     }
 
+    /// A pull is over, and is told nothing any more; one that took its place is.
+    fn leave(&self, transfer: &ProcessId, own: &watch::Receiver<Option<String>>) {
+        let mut pulls = self.pulls();
+        if pulls.get(transfer).is_some_and(|stop| stop.subscribe().same_channel(own)) {
+            pulls.remove(transfer);
+        }
+    }
+
+    /// Decides how a transfer ends whose pull is over, as often as the store needs it; not where another pull took its
+    /// place meanwhile.
+    async fn decide_the_end(&self, transfer: &ProcessId, command: Command) -> Result<(), ControlError> {
+        let decided = || async {
+            if self.pulls().contains_key(transfer) {
+                return Ok(());
+            }
+            self.decide_transfer(transfer, command.clone()).await.map(drop)
+        };
+        self.until_taken("the end of a pull", decided).await
+    }
+
     /// Boxed, since the end of a pull advances the transfer, which may start a pull.
     fn pulling(
         self: Arc<Self>,
@@ -867,18 +906,19 @@ impl Control {
         let address = match &transfer.state {
             State::Started { data_address: Some(address) } => address.clone(),
             _ => {
-                return self.fail_pull(&transfer, "the provider's start message has no data address".to_owned()).await;
+                let reason = "the provider's start message has no data address".to_owned();
+                return self.fail_pull(&transfer, &stop, reason).await;
             }
         };
         let endpoint = match address.endpoint.as_deref().map(|text| (text, Url::parse(text))) {
             Some((_, Ok(url))) => url,
             Some((text, Err(error))) => {
-                return self.fail_pull(&transfer, format!("the data address `{text}` is none: {error}")).await;
+                return self.fail_pull(&transfer, &stop, format!("the data address `{text}` is none: {error}")).await;
             }
-            None => return self.fail_pull(&transfer, "the data address has no endpoint".to_owned()).await,
+            None => return self.fail_pull(&transfer, &stop, "the data address has no endpoint".to_owned()).await,
         };
         if let Err(error) = self.parts.egress.check_url(&endpoint) {
-            return self.fail_pull(&transfer, format!("the data address is refused: {error}")).await;
+            return self.fail_pull(&transfer, &stop, format!("the data address is refused: {error}")).await;
         }
         let began = self.now();
         let mut wait = Duration::from_millis(self.parts.delivery.backoff_ms);
@@ -887,7 +927,7 @@ impl Control {
             match self.receive(&transfer, &sink).await {
                 Ok(Receipt::Expected) => {}
                 Ok(Receipt::Deleted) => {
-                    self.pulls().remove(&transfer.id);
+                    self.leave(&transfer.id, &stop);
                     return self.note(&transfer, "flow.stopped", "the data was received and deleted".to_owned()).await;
                 }
                 // A log that is required and down may be up again.
@@ -898,7 +938,7 @@ impl Control {
                     }
                     continue;
                 }
-                Err(error) => return self.fail_pull(&transfer, error.to_string()).await,
+                Err(error) => return self.fail_pull(&transfer, &stop, error.to_string()).await,
             }
             let job = PullJob {
                 transfer: transfer.id.clone(),
@@ -911,25 +951,29 @@ impl Control {
                 limits: self.parts.data_limits.clone(),
             };
             let outcome = puller::pull(job, self.parts.client.clone(), stop.clone()).await;
+            if outcome.reports.iter().any(|report| report.bytes > 0) {
+                self.rebound().remove(&transfer.id);
+            }
             for report in outcome.reports {
                 self.flow_ended(report).await;
             }
             match outcome.result {
                 PullResult::Done { bytes, digest_blake3 } => {
                     tracing::info!(transfer.id = %transfer.id, bytes, digest_blake3, "received whole and verified");
-                    self.pulls().remove(&transfer.id);
+                    self.leave(&transfer.id, &stop);
                     let kept = || self.received(&transfer, bytes, digest_blake3.clone());
                     if let Err(error) = self.until_taken("what was received", kept).await {
                         // The transfer stays open, so that the next start takes this up again.
                         return tracing::error!(transfer.id = %transfer.id, %error, "what was received was not kept");
                     }
-                    let completed = || self.decide_transfer(&transfer.id, Command::Complete);
-                    if let Err(error) = self.until_taken("the completion", completed).await {
+                    if let Err(error) = self.decide_the_end(&transfer.id, Command::Complete).await {
                         tracing::warn!(transfer.id = %transfer.id, %error, "the completion was refused");
                     }
                     return;
                 }
+                PullResult::OtherCertificate { reason } => return self.rebind(&transfer, &stop, reason).await,
                 PullResult::Stopped { reason } => {
+                    self.leave(&transfer.id, &stop);
                     tracing::info!(transfer.id = %transfer.id, reason, "the pull was stopped");
                     return self.note(&transfer, "flow.stopped", reason).await;
                 }
@@ -939,7 +983,7 @@ impl Control {
                         return;
                     }
                 }
-                PullResult::Failed { reason, .. } => return self.fail_pull(&transfer, reason).await,
+                PullResult::Failed { reason, .. } => return self.fail_pull(&transfer, &stop, reason).await,
             }
         }
     }
@@ -961,13 +1005,45 @@ impl Control {
         true
     }
 
+    /// The token is bound to a certificate that we renewed: suspended and started again, the transfer goes on with the new
+    /// one. Not twice without a byte in between, or a provider that always says so would be asked for ever.
+    async fn rebind(&self, transfer: &Transfer, stop: &watch::Receiver<Option<String>>, reason: String) {
+        let id = &transfer.id;
+        if !self.rebound().insert(id.clone()) {
+            return self.fail_pull(transfer, stop, reason).await;
+        }
+        tracing::info!(transfer.id = %id, reason, "the transfer is suspended and started again with the certificate in use");
+        self.leave(id, stop);
+        let (code, reason) = (Some("certificate-renewed".to_owned()), vec![reason]);
+        let mut changes = self.changes();
+        let started = async {
+            self.decide_the_end(id, Command::Suspend { code, reason }).await?;
+            loop {
+                let now = self.loaded_transfer(id).await?.value;
+                match (now.state.name(), now.pending) {
+                    (StateName::Suspended, None) => return self.start_transfer(id).await.map(drop),
+                    // Whoever moved it on meanwhile knows better.
+                    (_, None) => return Ok(()),
+                    (_, Some(_)) => drop(tokio::time::timeout(Duration::from_secs(1), changes.recv()).await),
+                }
+            }
+        };
+        if let Err(error) = started.await {
+            tracing::warn!(transfer.id = %id, %error, "the transfer was not started again");
+        }
+    }
+
+    fn rebound(&self) -> std::sync::MutexGuard<'_, std::collections::HashSet<ProcessId>> {
+        self.rebound.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     /// The pull cannot succeed: the provider learns why, and the transfer ends.
-    async fn fail_pull(&self, transfer: &Transfer, reason: String) {
+    async fn fail_pull(&self, transfer: &Transfer, stop: &watch::Receiver<Option<String>>, reason: String) {
         tracing::warn!(transfer.id = %transfer.id, reason, "the pull failed");
-        self.pulls().remove(&transfer.id);
+        self.rebound().remove(&transfer.id);
+        self.leave(&transfer.id, stop);
         let command = Command::Terminate { code: Some("pull-failed".to_owned()), reason: vec![reason] };
-        let ended = || self.decide_transfer(&transfer.id, command.clone());
-        if let Err(error) = self.until_taken("the end of a pull", ended).await {
+        if let Err(error) = self.decide_the_end(&transfer.id, command).await {
             tracing::warn!(transfer.id = %transfer.id, %error, "the termination was refused");
         }
     }

@@ -29,7 +29,7 @@ use super::pump::{Extent, Measure, Pump, Through};
 use super::quota::{Amount, Quota, Reserve};
 use super::source::{OpenedSource, Source, SourceError, SourceRoots};
 use super::stage::{PseudonymKey, Stage, entity_tag};
-use super::{DataLimits, FLOW_HEADER, INDEX_MEDIA_TYPE, STOP_HEADER};
+use super::{DataLimits, FLOW_HEADER, INDEX_MEDIA_TYPE, OTHER_CERTIFICATE, STOP_HEADER};
 use crate::model::{FlowOutcome, FlowReport, SourceSpec, TokenBinding};
 
 /// What the data plane tells `control`.
@@ -215,9 +215,13 @@ impl IntoResponse for GateRefusal {
             }
             Self::NoPeer { .. } => refuse(StatusCode::UNAUTHORIZED, "no-identity", detail),
             Self::OtherParticipant { .. } => refuse(StatusCode::FORBIDDEN, "other-participant", detail),
-            Self::OtherCertificate { .. } => Problem::new(StatusCode::FORBIDDEN, "other-certificate", detail)
+            Self::OtherCertificate { .. } => Problem::new(StatusCode::FORBIDDEN, OTHER_CERTIFICATE, detail)
                 .cure("suspend the transfer and start it again: that binds the token to the certificate in use")
                 .into_response(),
+            // The same request may pass a moment later.
+            Self::Stopped(stop) if stop.kind == StopKind::Undecided => {
+                with(refuse(StatusCode::SERVICE_UNAVAILABLE, "transfer-undecided", detail), header::RETRY_AFTER, "1")
+            }
             Self::Stopped(stop) => {
                 let refused = refuse(StatusCode::FORBIDDEN, &format!("transfer-{}", stop.kind.as_str()), detail);
                 with(refused, HeaderName::from_static(STOP_HEADER), stop.kind.as_str())

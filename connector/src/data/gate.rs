@@ -71,6 +71,8 @@ pub enum StopKind {
     NotYet,
     /// The agreement was taken back.
     Revoked,
+    /// What the policy says cannot be found out for the moment.
+    Undecided,
 }
 
 impl StopKind {
@@ -86,6 +88,7 @@ impl StopKind {
             Self::QuotaExhausted => "quota-exhausted",
             Self::NotYet => "not-yet",
             Self::Revoked => "revoked",
+            Self::Undecided => "undecided",
         }
     }
 
@@ -94,7 +97,7 @@ impl StopKind {
     pub(crate) fn is_told(self) -> bool {
         match self {
             Self::Suspended | Self::Terminated | Self::Completed | Self::Expired | Self::Revoked => true,
-            Self::UsesExhausted | Self::QuotaExhausted | Self::NotYet => false,
+            Self::UsesExhausted | Self::QuotaExhausted | Self::NotYet | Self::Undecided => false,
         }
     }
 
@@ -110,6 +113,7 @@ impl StopKind {
             Self::QuotaExhausted,
             Self::NotYet,
             Self::Revoked,
+            Self::Undecided,
         ]
         .into_iter()
         .find(|kind| kind.as_str() == word)
@@ -153,6 +157,7 @@ impl fmt::Display for Stop {
             StopKind::UsesExhausted => "the uses that the agreement allows are taken",
             StopKind::QuotaExhausted => "the quantity that the agreement allows is taken",
             StopKind::NotYet => "the time from which the agreement allows it has not come",
+            StopKind::Undecided => "what the policy says cannot be found out for the moment",
             StopKind::Revoked => "the agreement was revoked",
         };
         match self.detail.as_str() {

@@ -22,7 +22,7 @@ use super::endpoint::Receipt;
 use super::gate::StopKind;
 use super::sink::{PartFile, Received, SinkError, Target, sync_directory};
 use super::source::Index;
-use super::{DataLimits, FLOW_HEADER, INDEX_MEDIA_TYPE, STOP_HEADER};
+use super::{DataLimits, FLOW_HEADER, INDEX_MEDIA_TYPE, OTHER_CERTIFICATE, STOP_HEADER};
 use crate::model::{FlowOutcome, FlowReport, SinkSpec};
 
 /// What to fetch, from whom, and where to put it.
@@ -61,6 +61,11 @@ pub enum PullResult {
         /// Why, in words.
         reason: String,
     },
+    /// The provider wants another certificate than the one that we have by now.
+    OtherCertificate {
+        /// Its words.
+        reason: String,
+    },
     /// It did not work.
     Failed {
         /// Whether the same pull may work later without anyone changing anything.
@@ -90,6 +95,7 @@ pub async fn pull(job: PullJob, client: PeerClient, stop: watch::Receiver<Option
     let result = match ended {
         Ok((bytes, digest_blake3)) => PullResult::Done { bytes, digest_blake3 },
         Err(End::Stopped(reason)) => PullResult::Stopped { reason },
+        Err(End::OtherCertificate(reason)) => PullResult::OtherCertificate { reason },
         Err(End::Failed { retryable, reason }) => PullResult::Failed { retryable, reason },
     };
     PullOutcome { reports: puller.reports, result }
@@ -155,6 +161,7 @@ struct Retry {
 
 enum End {
     Stopped(String),
+    OtherCertificate(String),
     Failed { retryable: bool, reason: String },
 }
 
@@ -640,13 +647,15 @@ impl Puller {
         let word = text(response.headers(), HeaderName::from_static(STOP_HEADER)).and_then(StopKind::parse);
         let not_yet = word == Some(StopKind::NotYet);
         let after = text(response.headers(), header::RETRY_AFTER).and_then(|text| text.parse().ok());
-        let said = reason_of(&self.document(response).await.unwrap_or_default());
+        let document = self.document(response).await.unwrap_or_default();
+        let said = reason_of(&document);
         let reason = said.unwrap_or_else(|| format!("the provider answered {status}"));
         if let Some(seconds) = after.filter(|_| not_yet) {
             return Ok(Err(Retry { reason, after: Some(Duration::from_secs(seconds)) }));
         }
         let again = |reason| Ok(Err(Retry { reason, after: None }));
         match status {
+            StatusCode::FORBIDDEN if is_other_certificate(&document) => Err(End::OtherCertificate(reason)),
             // What stops a transfer is told by a message, which the provider's connector sends.
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if word.is_some_and(StopKind::is_told) => {
                 Err(End::Stopped(reason))
@@ -770,6 +779,12 @@ impl ContentRange {
     fn leaves_some(&self) -> bool {
         self.total.is_none_or(|total| self.last + 1 < total)
     }
+}
+
+/// Whether a problem document says that the token is bound to another certificate.
+fn is_other_certificate(document: &[u8]) -> bool {
+    let problem: Option<serde_json::Value> = serde_json::from_slice(document).ok();
+    problem.is_some_and(|problem| problem["type"] == format!("urn:kontor:problem:{OTHER_CERTIFICATE}"))
 }
 
 /// The `detail` of a problem document.
