@@ -106,6 +106,12 @@ pub fn pki(command: Pki) -> Result<()> {
         Pki::Participant { dir, participant, name, hosts, days } => {
             let authority = Authority::load(&dir)
                 .with_context(|| format!("no authority in `{}`; `kontor pki authority` makes one", dir.display()))?;
+            if name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') {
+                bail!("`--name {name}`: the files are in `{}`; a name without `/` would have passed", dir.display());
+            }
+            if days < 1 {
+                bail!("`--days {days}`: nobody would be let in by it; 1 or more would have passed");
+            }
             let mut request = CertificateRequest::new(ParticipantId::parse(participant)?, hosts);
             request.days = days;
             let files = authority.issue(&request)?.save(&dir, &name, &authority)?;
@@ -375,7 +381,7 @@ async fn run(settings: Settings, stop_with_stdin: bool) -> Result<()> {
     }
     println!("store       {store_words}");
 
-    told_to_stop(stop_with_stdin).await?;
+    told_to_stop(stop_with_stdin, identity.as_ref()).await?;
     tracing::info!("stopping: running requests get {} s", limits.drain_seconds_max);
     shutdown.cancel();
     let (protocol_end, management_end) = tokio::join!(protocol_task, management_task);
@@ -395,15 +401,29 @@ fn http_status_timeout() -> ::http::StatusCode {
     ::http::StatusCode::REQUEST_TIMEOUT
 }
 
-async fn told_to_stop(with_stdin: bool) -> Result<()> {
+/// Waits until it is told to stop; reads the certificates again as often as SIGHUP asks for it.
+async fn told_to_stop(with_stdin: bool, identity: Option<&TlsIdentity>) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let input = with_stdin.then(kontor_wire::stdin::end).transpose().context("cannot listen to standard input")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = async { if let Some(input) = input { input.await } }, if with_stdin => {}
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let mut input = std::pin::pin!(async {
+        match input {
+            Some(input) => input.await,
+            None => std::future::pending().await,
+        }
+    });
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            () = &mut input => return Ok(()),
+            _ = hangup.recv() => match identity.map(TlsIdentity::reload) {
+                Some(Err(error)) => tracing::error!(%error, "certificates could not be read again; the old ones stay"),
+                Some(Ok(())) => tracing::info!("certificates were read again"),
+                None => {}
+            },
+        }
     }
-    Ok(())
 }

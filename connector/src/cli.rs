@@ -41,7 +41,8 @@ pub struct Cli {
 /// What the program can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the connector until it is told to stop (Ctrl-C or SIGTERM).
+    /// Run the connector until it is told to stop (Ctrl-C or SIGTERM). SIGHUP reads the certificates again, which are
+    /// also looked at every `tls.reload_seconds`.
     Serve {
         /// The settings, TOML. The environment overrides single keys: KONTOR__PROTOCOL__LISTEN.
         #[arg(long, short, value_name = "FILE", default_value = "kontor.toml")]

@@ -239,6 +239,10 @@ async fn every_refusal_of_the_management_port_is_a_problem_with_field_rule_and_c
     let limits = Options { extra: "[limits]\nbody_bytes_max = 10000\n".to_owned(), ..Options::default() };
     let provider = space.participant_with("provider", &limits);
     let none = String::new;
+    let dataset = |id: &str, title: &str, keyword: &str| {
+        let source = json!({ "type": "file", "path": "fairs" });
+        json!({ "id": id, "title": title, "keywords": [keyword], "source": source }).to_string()
+    };
     for (method, path, body, status, field, cure) in [
         (Method::PATCH, "/datasets", none(), 405, "method", "Allow"),
         (Method::PUT, "/status", none(), 405, "method", "Allow"),
@@ -254,6 +258,12 @@ async fn every_refusal_of_the_management_port_is_a_problem_with_field_rule_and_c
         (Method::GET, "/negotiations/urn:uuid:1?timeout_ms=soon", none(), 400, "timeout_ms", "a whole number"),
         (Method::GET, "/transfers?state=DANCED", none(), 400, "state", "`STARTED`"),
         (Method::GET, "/transfers/urn:uuid:1?until=STARTED", none(), 400, "until", "`wait`"),
+        (Method::GET, "/transfers/urn:uuid:1?wait=COMPLETE", none(), 400, "wait", "`COMPLETED`"),
+        (Method::GET, "/negotiations/urn:uuid:1?wait=agreed", none(), 400, "wait", "`AGREED`"),
+        (Method::POST, "/datasets", dataset("urn:x:sp ace", "Fairs", ""), 400, "id", "`urn:…`"),
+        (Method::POST, "/datasets", dataset("urn:x:<i>", "Fairs", ""), 400, "id", "`urn:…`"),
+        (Method::POST, "/datasets", dataset("urn:x:1", &"x".repeat(1025), ""), 400, "title", "at most 1024"),
+        (Method::POST, "/datasets", dataset("urn:x:1", "Fairs", &"x".repeat(257)), 400, "keywords[0]", "at most 256"),
         (Method::GET, "/agreements?limit=-1", none(), 400, "limit", "a whole number"),
         (Method::GET, "/audit?agrement=urn:uuid:1", none(), 400, "agrement", "`agreement`"),
         (Method::GET, "/duties?states=pending", none(), 400, "states", "`state`"),

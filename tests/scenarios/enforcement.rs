@@ -110,7 +110,12 @@ async fn a_revoked_agreement_cuts_what_runs_and_refuses_what_comes() {
     let (provider, consumer) = space.pair();
     let stream = running(&provider, &consumer, &open(), STREAM_BYTES).await;
     let body = json!({ "reason": "the fee was not paid" });
-    provider.post(&format!("/agreements/{}/revoke", stream.agreement), body).await.ok();
+    let revoke = format!("/agreements/{}/revoke", stream.agreement);
+    provider.post(&revoke, json!({ "reason": " " })).await.refused(400, &["reason"]);
+    consumer.post(&revoke, body.clone()).await.refused(409, &["only its provider"]);
+    let revoked = provider.post(&revoke, body).await.ok();
+    let again = provider.post(&revoke, json!({ "reason": "another one" })).await.ok();
+    assert_eq!(again, revoked, "what it was taken back for stays what it was");
     both_ended(&provider, &consumer, &stream, "the fee was not paid").await;
     let again = consumer.transfer(&stream.agreement, Some("again.bin")).await;
     let ended = consumer.wait_transfer(&again, "TERMINATED").await;

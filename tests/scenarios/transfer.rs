@@ -310,8 +310,109 @@ async fn a_full_disk_at_the_sink_leaves_no_file_and_says_so() {
     .await;
     assert!(told.is_some(), "nobody says that the disk is full: {:#}", consumer.transfer_state(&here).await);
     nothing_whole(&consumer);
+    // It waits for room: what came stays, and no use is lost.
+    consumer.wait_transfer(&here, "SUSPENDED").await;
     let there = provider.counterpart("transfers", &here).await;
-    assert_ne!(provider.transfer_state(&there).await["state"], "COMPLETED");
+    let told = provider.wait_transfer(&there, "SUSPENDED").await;
+    assert!(told.to_string().contains("disk is full"), "{told:#}");
+    let path = consumer.received().display().to_string();
+    assert!(!told.to_string().contains(&path), "the provider learns our paths: {told:#}");
+    arrived(&consumer, MIB).await;
+    let audit = consumer.audit(&here).await;
+    assert!(
+        audit.iter().any(|line| line["event"] == "pull.unwritable" && line.to_string().contains(&path)),
+        "{audit:#?}"
+    );
+}
+
+#[tokio::test]
+async fn nobody_completes_a_transfer_whose_data_is_not_there() {
+    let space = DataSpace::new();
+    let (provider, consumer) = space.pair();
+    let stream = running(&provider, &consumer, &in_its_time(), RESUMED_BYTES).await;
+    let words = ["transfer.not-complete", "has moved all its data", "`suspend` or `terminate`"];
+    provider.act_transfer(&stream.there, "complete", json!({})).await.refused(409, &words);
+    consumer.act_transfer(&stream.here, "complete", json!({})).await.refused(409, &words);
+    consumer.wait_transfer(&stream.here, "COMPLETED").await;
+    assert_eq!(std::fs::metadata(consumer.received().join("stream.bin")).unwrap().len(), RESUMED_BYTES);
+}
+
+#[tokio::test]
+async fn a_provider_that_completes_too_early_is_told_of_at_the_consumer() {
+    let space = DataSpace::new();
+    let consumer = space.participant("consumer");
+    let provider = space.fake("hasty", |seen| Reply::ack(seen, "urn:uuid:there")).await;
+    let offer = terms::offer(&open(), "urn:story:offer:fairs", "urn:story:dataset:fairs", &provider.id);
+    let body = json!({ "counterparty": provider.id, "address": provider.address, "offer": offer });
+    let here = kontor_tests::participant::id_of(&consumer.post("/negotiations", body).await.ok());
+    consumer.wait_negotiation(&here, "REQUESTED").await;
+    let agreement =
+        terms::agreement(&open(), "urn:uuid:agreement", "urn:story:dataset:fairs", &provider.id, &consumer.id);
+    let pids = json!({ "consumerPid": here, "providerPid": "urn:uuid:there" });
+    let say = async |path: String, kind: &str, more: Value| {
+        let mut message = terms::message(kind, pids.clone());
+        message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        provider.post(&consumer, &path, &message).await.ok();
+    };
+    say(format!("/negotiations/{here}/agreement"), "ContractAgreementMessage", json!({ "agreement": agreement })).await;
+    consumer.wait_negotiation(&here, "VERIFIED").await;
+    let finalized = json!({ "eventType": "FINALIZED" });
+    say(format!("/negotiations/{here}/events"), "ContractNegotiationEventMessage", finalized).await;
+    let transfer = consumer.transfer("urn:uuid:agreement", Some("stream.bin")).await;
+    consumer.wait_transfer(&transfer, "REQUESTED").await;
+    let address = json!({ "@type": "DataAddress", "endpointType": "https://w3id.org/idsa/v4.1/HTTP",
+        "endpoint": format!("{}/nothing", provider.address), "endpointProperties": [] });
+    let pids = json!({ "consumerPid": transfer, "providerPid": "urn:uuid:there" });
+    let mut start = terms::message("TransferStartMessage", pids.clone());
+    start["dataAddress"] = address;
+    provider.post(&consumer, &format!("/transfers/{transfer}/start"), &start).await.ok();
+    let completion = terms::message("TransferCompletionMessage", pids);
+    provider.post(&consumer, &format!("/transfers/{transfer}/completion"), &completion).await.ok();
+    let ended = consumer.wait_transfer(&transfer, "COMPLETED").await;
+    let told = eventually(|| async { consumer.transfer_state(&transfer).await["problem"].as_str().map(str::to_owned) });
+    let told = told.await.unwrap_or_else(|| panic!("{ended:#}"));
+    assert!(told.contains("before its data was here"), "{told}");
+}
+
+#[tokio::test]
+async fn a_sink_is_looked_at_when_it_is_named() {
+    let space = DataSpace::new();
+    let (provider, consumer) = space.pair();
+    let stream = running(&provider, &consumer, &in_its_time(), RESUMED_BYTES).await;
+    std::fs::write(consumer.received().join("there.csv"), "mine").unwrap();
+    for (path, status, words) in [
+        ("../evil", 400, ["sink.path", "below the sink root"]),
+        ("/tmp/evil", 400, ["sink.path", "below the sink root"]),
+        ("", 400, ["sink.path", "below the sink root"]),
+        ("there.csv", 409, ["sink.path", "exists already"]),
+        ("stream.bin", 409, ["sink.path", "is writing"]),
+    ] {
+        consumer.try_transfer(&stream.agreement, Some(path)).await.refused(status, &words);
+    }
+    assert_eq!(consumer.list("transfers").await.len(), 1, "a refused one was begun");
+}
+
+#[tokio::test]
+async fn a_folder_is_offered_with_all_its_files_or_not_at_all() {
+    let space = DataSpace::new();
+    let (provider, consumer) = space.pair();
+    provider.write("fairs/one.csv", b"1");
+    let source = json!({ "type": "directory", "path": provider.source().join("fairs") });
+    let dataset = json!({ "id": "urn:story:dataset:fairs", "title": "Fairs", "source": source });
+    provider.write("fairs/two\nlines.csv", b"2");
+    let refused = provider.post("/datasets", dataset.clone()).await;
+    refused.refused(400, &["source.path", "cannot be told to others", "with all its files"]);
+    std::fs::remove_file(provider.source().join("fairs/two\nlines.csv")).unwrap();
+    provider.post("/datasets", dataset).await.ok();
+    provider.add_offer("fairs", "urn:story:dataset:fairs", &open()).await;
+    let agreement = consumer.agree(&provider, "urn:story:dataset:fairs").await;
+    // One that comes later is no reason to bring the others as if they were all.
+    provider.write("fairs/three\nlines.csv", b"3");
+    let body = json!({ "agreement": agreement, "sink": { "type": "directory", "path": "fairs" } });
+    let here = kontor_tests::participant::id_of(&consumer.post("/transfers", body).await.ok());
+    let ended = consumer.wait_transfer(&here, "TERMINATED").await;
+    assert!(ended.to_string().contains("cannot be told"), "{ended:#}");
+    provider.wait_log("cannot be listed whole").await;
 }
 
 #[tokio::test]

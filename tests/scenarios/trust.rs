@@ -155,6 +155,10 @@ async fn a_pull_goes_on_with_a_renewed_certificate() {
     let stream = crate::transfer::running(&provider, &consumer, &crate::transfer::in_its_time(), bytes).await;
     space.reissue("consumer", &request(&consumer.id));
     consumer.wait_log("certificate and trust bundle reloaded").await;
+    // Asked for by hand as well, which ends nothing.
+    let pid = consumer.pid().unwrap().to_string();
+    assert!(std::process::Command::new("sh").args(["-c", "kill -HUP $0", &pid]).status().unwrap().success());
+    consumer.wait_log("certificates were read again").await;
     // What runs goes on; what is asked for next comes from the new certificate.
     provider.restart();
     consumer.wait_transfer(&stream.here, "COMPLETED").await;

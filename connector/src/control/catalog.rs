@@ -26,6 +26,7 @@ use super::error::ControlError;
 use super::fact::{Change, checked_labels};
 use super::wire_format;
 use crate::data::SourceRoots;
+use crate::data::source::SourceError;
 use crate::model::{AuditRecord, DatasetRecord, OfferRecord, PolicyRecord};
 use crate::store::{Batch, Expect, Page};
 
@@ -313,7 +314,8 @@ impl Control {
             };
             let answer = format!("`{peer}` answered {}: {why}", response.status());
             if response.status() == http::StatusCode::NOT_FOUND {
-                return Err(Refusal::new(Fault::NotFound, "peer.not-found", answer).into());
+                let refusal = Refusal::new(Fault::NotFound, "peer.not-found", answer).at("address");
+                return Err(refusal.cure("the address that the peer publishes, such as `https://host:8443/dsp/2025-1`, and what it offers").into());
             }
             return Err(ControlError::Peer(answer));
         }
@@ -533,7 +535,16 @@ impl Control {
     /// [`ControlError::Refused`] that names the folders.
     pub fn check_source(&self, source: &crate::model::SourceSpec) -> Result<(), ControlError> {
         let roots = &self.parts.source_roots;
-        SourceRoots::lenient(roots.iter().cloned()).check(source).map_err(|error| {
+        let checked = SourceRoots::lenient(roots.iter().cloned()).resolve(source);
+        let listed = checked.and_then(|found| match source {
+            crate::model::SourceSpec::Directory { .. } => found.index(&self.parts.data_limits).map(drop),
+            crate::model::SourceSpec::File { .. } => Ok(()),
+        });
+        listed.map_err(|error| {
+            if let SourceError::Unnamed(_) | SourceError::TooMany { .. } = error {
+                let refusal = Refusal::new(Fault::Malformed, "dataset.source", error.to_string()).at("source.path");
+                return ControlError::from(refusal.by("a folder is offered with all its files").cure("another folder"));
+            }
             let names: Vec<String> = roots.iter().map(|root| root.display().to_string()).collect();
             ControlError::from(
                 Refusal::new(Fault::Malformed, "dataset.source", error.to_string())

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use jiff::Timestamp;
 use kontor_core::id::ParticipantId;
+use kontor_core::refusal::{Fault, Refusal};
 use kontor_vocab::context::names_things;
 use kontor_vocab::iri;
 use kontor_vocab::odrl::PolicyDocument;
@@ -347,7 +348,14 @@ impl Control {
             .map_err(|error| ControlError::Peer(format!("the broker did not answer: {error}")))?;
         let text = String::from_utf8_lossy(response.body()).into_owned();
         if !response.status().is_success() {
-            return Err(ControlError::Peer(format!("the broker answered {}: {text}", response.status())));
+            let detail =
+                serde_json::from_str::<Value>(&text).ok().and_then(|told| told["detail"].as_str().map(str::to_owned));
+            let answer = format!("the broker answered {}: {}", response.status(), detail.unwrap_or(text));
+            if response.status().is_client_error() {
+                let refusal = Refusal::new(Fault::Malformed, "broker.query", answer).at("sparql");
+                return Err(refusal.cure("a query of SPARQL 1.1 that only reads, within the broker's limits").into());
+            }
+            return Err(ControlError::Peer(answer));
         }
         serde_json::from_str(&text).map_err(|error| ControlError::Peer(format!("the broker answered no JSON: {error}")))
     }

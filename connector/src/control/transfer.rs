@@ -28,6 +28,7 @@ use super::wire_format::{self, Parsed};
 use crate::data::FlowEvent;
 use crate::data::gate::{GrantSpec, StopKind};
 use crate::data::puller::{self, PullJob, PullResult};
+use crate::data::sink::SinkError;
 use crate::data::stage::PseudonymKey;
 use crate::model::{
     AgreementRecord, AgreementState, AuditRecord, DutyRecord, FlowReport, ReceivedState, SinkSpec, TokenBinding,
@@ -310,6 +311,9 @@ impl Control {
             format: format.to_owned(),
             purpose,
         });
+        if let Some(sink) = &sink {
+            self.check_sink(sink, &fresh.id).await?;
+        }
         let permission = self.permission(&fresh, None, self.now()).await;
         if !matches!(permission, Ok(Ok(_))) {
             self.interests().remove(&fresh.id);
@@ -325,6 +329,42 @@ impl Control {
         Ok(advanced.value)
     }
 
+    /// Whether data can be put there, as far as that shows now.
+    async fn check_sink(&self, sink: &SinkSpec, transfer: &ProcessId) -> Result<(), ControlError> {
+        let (root, sink, id) = (self.parts.sink_root.clone(), sink.clone(), transfer.clone());
+        let free = tokio::task::spawn_blocking(move || puller::free(&root, &sink, &id)).await;
+        let refuse = |fault: Fault, message: String| {
+            Refusal::new(fault, "transfer.sink", message).at("sink.path").by("what is there is not overwritten")
+        };
+        let path = match free {
+            Ok(Ok(path)) => path,
+            Ok(Err(SinkError::Exists(path))) => {
+                let message = format!("`{path}` exists already");
+                return Err(refuse(Fault::IllegalMove, message).cure("a path where nothing is").into());
+            }
+            Ok(Err(error)) => {
+                let refusal = Refusal::new(Fault::Malformed, "transfer.sink", error.to_string()).at("sink.path");
+                return Err(refusal.cure("a relative path below the setting `data.sink_root`").into());
+            }
+            Err(_) => return Err(ControlError::Busy),
+        };
+        let Some(path) = path else { return Ok(()) };
+        for other in self.parts.store.received_at(&path.display().to_string()).await? {
+            if other.state == ReceivedState::Receiving
+                && self
+                    .parts
+                    .store
+                    .transfer(&other.transfer)
+                    .await?
+                    .is_some_and(|it| !it.value.state.name().is_terminal())
+            {
+                let message = format!("transfer `{}` is writing `{}`", other.transfer, path.display());
+                return Err(refuse(Fault::IllegalMove, message).cure("another path").into());
+            }
+        }
+        Ok(())
+    }
+
     /// Carries out an operator's decision.
     ///
     /// # Errors
@@ -333,6 +373,31 @@ impl Control {
         let advanced = self.advance_transfer(id, Input::Decided(command), None, None).await?;
         self.send(advanced.outgoing);
         Ok(advanced.value)
+    }
+
+    /// Carries out an operator's decision that all data was moved. Not while it moves, and not where data was to come and
+    /// is not there: nobody is to take a cut transfer for a whole one.
+    ///
+    /// # Errors
+    /// As [`Control::decide_transfer`].
+    pub async fn complete_transfer(&self, id: &ProcessId) -> Result<Transfer, ControlError> {
+        let transfer = self.loaded_transfer(id).await?.value;
+        let why = match transfer.role {
+            Role::Provider if self.running_flows(id) > 0 => Some("data flows, and would be cut"),
+            Role::Provider => None,
+            Role::Consumer => {
+                let sink = self.parts.store.transfer_detail(id).await?.and_then(|detail| detail.sink);
+                let here = self.parts.store.received(id).await?.is_some_and(|it| it.state != ReceivedState::Receiving);
+                (sink.is_some() && !here).then_some("the data is not here yet")
+            }
+        };
+        match why {
+            Some(why) => Err(Refusal::new(Fault::IllegalMove, "transfer.not-complete", why)
+                .by("a completed transfer has moved all its data")
+                .cure("`suspend` or `terminate`; it completes by itself when the data is there")
+                .into()),
+            None => self.decide_transfer(id, Command::Complete).await,
+        }
     }
 
     /// Starts or resumes a transfer, with a fresh token where we provide.
@@ -467,6 +532,9 @@ impl Control {
                 {
                     let (root, id) = (self.parts.sink_root.clone(), transfer.id.clone());
                     if transfer.state.name() == StateName::Terminated || self.is_receiving(&transfer.id).await {
+                        if transfer.state.name() == StateName::Completed {
+                            self.completed_too_early(transfer).await;
+                        }
                         self.received_all_the_same(transfer, &sink).await;
                         puller::discard_parts(&root, &sink, &id);
                     } else {
@@ -475,6 +543,22 @@ impl Control {
                 }
             }
         }
+    }
+
+    /// The provider says that all data was moved, and it is not here.
+    async fn completed_too_early(&self, transfer: &Transfer) {
+        let problem = "the provider completed the transfer before its data was here; nothing was kept";
+        tracing::warn!(transfer.id = %transfer.id, problem, "a transfer is completed without its data");
+        let noted = async {
+            let mut loaded = self.loaded_transfer(&transfer.id).await?;
+            loaded.value.problem = Some(problem.to_owned());
+            let batch = Batch { now: self.now(), transfer: Some((loaded.value, loaded.version)), ..Batch::default() };
+            self.parts.store.commit(batch).await.map_err(ControlError::from)
+        };
+        if let Err(error) = noted.await {
+            tracing::error!(transfer.id = %transfer.id, %error, "that could not be written down");
+        }
+        self.changed(&transfer.id);
     }
 
     pub(super) async fn open_grant(
@@ -971,6 +1055,15 @@ impl Control {
                     }
                     return;
                 }
+                PullResult::Unwritable { full: false, retryable: true, reason } if self.patient(began) => {
+                    tracing::info!(transfer.id = %transfer.id, reason, "the pull waits for its next attempt");
+                    if !self.pause(&mut wait, &stop).await {
+                        return;
+                    }
+                }
+                PullResult::Unwritable { full, reason, .. } => {
+                    return self.unwritable(&transfer, &stop, full, reason).await;
+                }
                 PullResult::OtherCertificate { reason } => return self.rebind(&transfer, &stop, reason).await,
                 PullResult::Stopped { reason } => {
                     self.leave(&transfer.id, &stop);
@@ -1003,6 +1096,28 @@ impl Control {
         }
         *wait = (*wait * 2).min(Duration::from_millis(self.parts.delivery.backoff_ms_max));
         true
+    }
+
+    /// The data cannot be put down. Where it has no room, the transfer waits until an operator made some; what came stays.
+    /// Paths of ours are not the provider's business: they are in the log and the audit.
+    async fn unwritable(
+        &self,
+        transfer: &Transfer,
+        stop: &watch::Receiver<Option<String>>,
+        full: bool,
+        reason: String,
+    ) {
+        tracing::warn!(transfer.id = %transfer.id, reason, "the data could not be written");
+        self.note(transfer, "pull.unwritable", reason).await;
+        if !full {
+            return self.fail_pull(transfer, stop, "the consumer could not write the data".to_owned()).await;
+        }
+        self.leave(&transfer.id, stop);
+        let reason = "the consumer's disk is full; once there is room it resumes the transfer".to_owned();
+        let command = Command::Suspend { code: Some("disk-full".to_owned()), reason: vec![reason] };
+        if let Err(error) = self.decide_the_end(&transfer.id, command).await {
+            tracing::warn!(transfer.id = %transfer.id, %error, "the suspension was refused");
+        }
     }
 
     /// The token is bound to a certificate that we renewed: suspended and started again, the transfer goes on with the new
@@ -1076,6 +1191,22 @@ impl Control {
             .await?
             .ok_or_else(|| ControlError::not_found("agreement", id.as_str()))?
             .value;
+        if record.role == Role::Consumer {
+            let refusal =
+                Refusal::new(Fault::IllegalMove, "agreement.role", "only its provider can take an agreement back");
+            return Err(refusal
+                .at("id")
+                .cure("the provider's operator revokes it; `terminate` ends a transfer")
+                .into());
+        }
+        if reason.trim().is_empty() {
+            let refusal = Refusal::new(Fault::Malformed, "agreement.reason", "the reason is empty");
+            return Err(refusal.at("reason").by("whoever is refused reads it").cure("a word or more").into());
+        }
+        // What it was taken back for stays what it was.
+        if let AgreementState::Revoked { .. } = record.state {
+            return Ok(record);
+        }
         let now = self.now();
         record.state = AgreementState::Revoked { reason: reason.clone(), at: now };
         let batch = Batch {

@@ -250,6 +250,11 @@ fn source_refusal(error: &SourceError) -> Response {
             refuse(StatusCode::NOT_FOUND, "no-such-data", "there is no such file under this transfer now")
         }
         SourceError::TooMany { .. } => refuse(StatusCode::INTERNAL_SERVER_ERROR, "too-many-files", error.to_string()),
+        SourceError::Unnamed(_) => {
+            tracing::error!(%error, "a directory cannot be listed whole");
+            let words = "a file of the directory has a name that cannot be told; the provider's log says which";
+            refuse(StatusCode::UNPROCESSABLE_ENTITY, "unnamed-file", words)
+        }
         SourceError::Shrunk { .. } | SourceError::Vanished | SourceError::Changed | SourceError::Io { .. } => {
             tracing::warn!(%error, "a source cannot be read");
             let refused = refuse(StatusCode::SERVICE_UNAVAILABLE, "source-unreadable", "the source cannot be read now");

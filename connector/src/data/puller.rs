@@ -66,6 +66,15 @@ pub enum PullResult {
         /// Its words.
         reason: String,
     },
+    /// What came could not be put down.
+    Unwritable {
+        /// There is no room for it. The part is kept.
+        full: bool,
+        /// Whether the same pull may work later without anyone changing anything.
+        retryable: bool,
+        /// Why, in words that name our own paths.
+        reason: String,
+    },
     /// It did not work.
     Failed {
         /// Whether the same pull may work later without anyone changing anything.
@@ -96,6 +105,7 @@ pub async fn pull(job: PullJob, client: PeerClient, stop: watch::Receiver<Option
         Ok((bytes, digest_blake3)) => PullResult::Done { bytes, digest_blake3 },
         Err(End::Stopped(reason)) => PullResult::Stopped { reason },
         Err(End::OtherCertificate(reason)) => PullResult::OtherCertificate { reason },
+        Err(End::Unwritable { full, retryable, reason }) => PullResult::Unwritable { full, retryable, reason },
         Err(End::Failed { retryable, reason }) => PullResult::Failed { retryable, reason },
     };
     PullOutcome { reports: puller.reports, result }
@@ -124,6 +134,20 @@ pub fn discard_parts(sink_root: &Path, sink: &SinkSpec, transfer: &ProcessId) {
 pub fn place(sink_root: &Path, sink: &SinkSpec, transfer: &ProcessId) -> Result<PathBuf, String> {
     let (SinkSpec::File { path } | SinkSpec::Directory { path }) = sink;
     Target::make(sink_root, path, transfer).map(|target| target.path).map_err(|error| error.to_string())
+}
+
+/// Where a transfer's data would be put, if the folders on the way are there: nothing is yet. Blocks.
+///
+/// # Errors
+/// Why it cannot be put there.
+pub fn free(sink_root: &Path, sink: &SinkSpec, transfer: &ProcessId) -> Result<Option<PathBuf>, SinkError> {
+    let (SinkSpec::File { path } | SinkSpec::Directory { path }) = sink;
+    match Target::find(sink_root, path, transfer) {
+        Ok(target) if target.exists() => Err(SinkError::Exists(target.path.display().to_string())),
+        Ok(target) => Ok(Some(target.path)),
+        Err(SinkError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// What a transfer brought whole, as long as nobody has committed that it is done: bytes and digest. Blocks.
@@ -162,6 +186,7 @@ struct Retry {
 enum End {
     Stopped(String),
     OtherCertificate(String),
+    Unwritable { full: bool, retryable: bool, reason: String },
     Failed { retryable: bool, reason: String },
 }
 
@@ -173,7 +198,8 @@ impl End {
 
 impl From<SinkError> for End {
     fn from(error: SinkError) -> Self {
-        Self::fail(matches!(error, SinkError::Busy(_)), error.to_string())
+        let (full, retryable) = (matches!(error, SinkError::DiskFull { .. }), matches!(error, SinkError::Busy(_)));
+        Self::Unwritable { full, retryable, reason: error.to_string() }
     }
 }
 
@@ -480,7 +506,8 @@ impl Puller {
             }
             BodyEnd::Unwritable(error) => {
                 report.outcome = FlowOutcome::Failed { reason: error.to_string() };
-                Err((End::from(error), true))
+                let full = matches!(error, SinkError::DiskFull { .. });
+                Err((End::from(error), !full))
             }
         };
         self.reports.push(report);

@@ -36,7 +36,7 @@ pub enum SinkError {
     #[error("`{0}` exists already and is not overwritten; another path would have passed")]
     Exists(String),
     /// No room left, or no quota.
-    #[error("the disk is full: `{path}` could not be written ({reason}); free some space and start the pull again")]
+    #[error("the disk is full: `{path}` could not be written ({reason}); make room and resume the transfer")]
     DiskFull {
         /// What was written.
         path: String,

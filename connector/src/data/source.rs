@@ -24,6 +24,11 @@ pub enum SourceError {
     /// The path of a member has `..`, is absolute, or is empty.
     #[error("`{0}` is not the path of a member; a relative path without `.` and `..` would have passed")]
     Traversal(String),
+    /// A file of a directory whose name cannot be told.
+    #[error(
+        "the name of `{0}` cannot be told to others; one in UTF-8 without `\\` and control characters would have passed"
+    )]
+    Unnamed(String),
     /// Nothing there.
     #[error("`{0}` does not exist")]
     NotFound(String),
@@ -248,10 +253,11 @@ impl Source {
                         return Err(too_many());
                     }
                     rest.push((path, depth + 1));
-                } else if metadata.is_file()
-                    && let Some(name) = path.strip_prefix(base).ok().and_then(Path::to_str)
-                    && member_path(name).is_ok()
-                {
+                } else if metadata.is_file() {
+                    // To leave it out without a word would make a whole of a part.
+                    let unnamed = || SourceError::Unnamed(path.display().to_string());
+                    let name = path.strip_prefix(base).ok().and_then(Path::to_str).ok_or_else(unnamed)?;
+                    member_path(name).map_err(|_| unnamed())?;
                     let etag = Stamp::of(&metadata).etag();
                     entries.push(IndexEntry { path: name.to_owned(), bytes: metadata.len(), etag });
                 }

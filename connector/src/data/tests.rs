@@ -665,9 +665,11 @@ async fn both_sides_count_the_same_and_the_file_appears_only_whole() {
     assert_eq!((ours.peer_bytes, &ours.peer_digest), (Some(theirs.bytes), &Some(theirs.digest_blake3)));
 
     let again = wired.pull(to_file(), unstopped()).await;
-    assert!(matches!(&again.result, PullResult::Failed { retryable: false, reason } if reason.contains("exists")));
+    assert!(
+        matches!(&again.result, PullResult::Unwritable { full: false, retryable: false, reason } if reason.contains("exists"))
+    );
     let astray = wired.pull(SinkSpec::File { path: "../got".to_owned() }, unstopped()).await;
-    assert!(matches!(astray.result, PullResult::Failed { retryable: false, .. }), "{astray:?}");
+    assert!(matches!(astray.result, PullResult::Unwritable { full: false, retryable: false, .. }), "{astray:?}");
     let wrong = wired.pull(SinkSpec::Directory { path: "d".to_owned() }, unstopped()).await;
     assert!(matches!(&wrong.result, PullResult::Failed { retryable: false, reason } if reason.contains("file")));
     assert_eq!(wired.world.openings.load(Ordering::SeqCst), 1, "none of these took a use");
@@ -922,7 +924,7 @@ async fn a_directory_comes_whole_or_not_at_all() {
     assert_eq!(fs::read_dir(wired.sink().join("got")).unwrap().count(), 3, "nothing is left beside the members");
 
     let wrong = wired.pull(to_file(), unstopped()).await;
-    assert!(matches!(wrong.result, PullResult::Failed { retryable: false, .. }), "{wrong:?}");
+    assert!(matches!(wrong.result, PullResult::Unwritable { full: false, retryable: false, .. }), "{wrong:?}");
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use kontor_core::id::{ID_BYTES_MAX, ProcessId};
 use kontor_core::refusal::{Fault, Refusal};
 use kontor_wire::problem::Problem;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -153,6 +154,15 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
+    /// Checks that what is waited for is a state: nobody comes to another one.
+    pub(crate) fn names<T: DeserializeOwned>(&self) -> Result<(), Failure> {
+        let Some(wanted) = &self.wait else { return Ok(()) };
+        match serde_json::from_value::<T>(json!(wanted)) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(request::value("query", "wait", &error.to_string()).into()),
+        }
+    }
+
     /// Calls `look` until it is content: `(state, terminal)` of the process.
     pub(crate) async fn until<T, F, Fut>(&self, control: &Control, id: &ProcessId, look: F) -> Result<T, Failure>
     where

@@ -281,6 +281,14 @@ impl Issued {
         };
         let named =
             |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("`{}`: {error}", path.display()));
+        // Both or neither: one of another pair is no use to anybody.
+        for file in [&files.key, &files.certificate] {
+            if file.exists() {
+                let error =
+                    io::Error::new(io::ErrorKind::AlreadyExists, "is there already; another name would have passed");
+                return Err(named(file, error));
+            }
+        }
         let trust = ca.certificate_pem();
         match std::fs::read_to_string(&files.trust) {
             Ok(present) if present == trust => {}

@@ -52,6 +52,19 @@ struct NewDataset {
     labels: BTreeMap<String, Value>,
 }
 
+/// Longest title and keyword of a dataset, in bytes: longer ones no broker takes, and with them nothing else of ours.
+const TITLE_BYTES_MAX: usize = 1024;
+const KEYWORD_BYTES_MAX: usize = 256;
+
+/// Whether a text can stand for an IRI (RFC 3987): a scheme, and none of the characters that delimit one.
+fn is_iri(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once(':') else { return false };
+    let named = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    let delimits = |c: char| c.is_whitespace() || c.is_control() || "<>\"{}|\\^`".contains(c);
+    named && !rest.is_empty() && !rest.contains(delimits)
+}
+
 fn octets() -> String {
     "application/octet-stream".to_owned()
 }
@@ -59,7 +72,7 @@ fn octets() -> String {
 async fn put_dataset(State(control): State<Arc<Control>>, body: Result<Bytes, BytesRejection>) -> Answer {
     let new: NewDataset = read(body)?;
     let id = DatasetId::parse(new.id.unwrap_or_else(fresh_urn)).map_err(bad_id("id"))?;
-    if !id.as_str().contains(':') {
+    if !is_iri(id.as_str()) {
         return Err(Refusal::new(Fault::Malformed, "identifier", format!("`{id}` is no IRI"))
             .at("id")
             .by("self-description: a dataset is named by an IRI")
@@ -72,6 +85,17 @@ async fn put_dataset(State(control): State<Arc<Control>>, body: Result<Bytes, By
             .by("self-description: a dataset has a title")
             .cure("a word or more")
             .into());
+    }
+    for (field, text, max) in std::iter::once(("title".to_owned(), &new.title, TITLE_BYTES_MAX))
+        .chain(new.keywords.iter().enumerate().map(|(n, text)| (format!("keywords[{n}]"), text, KEYWORD_BYTES_MAX)))
+    {
+        if text.len() > max {
+            return Err(Refusal::new(Fault::Malformed, "body", format!("{} bytes are too many", text.len()))
+                .at(field)
+                .by("self-description: brokers list short texts")
+                .cure(format!("at most {max} bytes"))
+                .into());
+        }
     }
     control.check_source(&new.source).map_err(Failure::from)?;
     let record = DatasetRecord {

@@ -145,6 +145,7 @@ async fn index(State(control): State<Arc<Control>>, Query(query): Query<Filter>)
 
 async fn show(State(control): State<Arc<Control>>, Path(id): Path<String>, Query(waiting): Query<Waiting>) -> Answer {
     let id = ProcessId::parse(id).map_err(bad_id("id"))?;
+    waiting.names::<StateName>()?;
     let negotiation = waiting
         .until(&control, &id, || async {
             let loaded = control.store().negotiation(&id).await?;

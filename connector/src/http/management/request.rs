@@ -86,6 +86,11 @@ pub(crate) fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> 
     })
 }
 
+/// The refusal of a value that serde did not read.
+pub(super) fn value(place: &str, at: &str, message: &str) -> Refusal {
+    Told::of(message).refusal(place, Some(at))
+}
+
 /// What serde says of a value, taken apart.
 struct Told<'a> {
     message: &'a str,

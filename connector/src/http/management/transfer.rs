@@ -115,6 +115,7 @@ async fn index(State(control): State<Arc<Control>>, Query(query): Query<Filter>)
 
 async fn show(State(control): State<Arc<Control>>, Path(id): Path<String>, Query(waiting): Query<Waiting>) -> Answer {
     let id = ProcessId::parse(id).map_err(bad_id("id"))?;
+    waiting.names::<StateName>()?;
     let transfer = waiting
         .until(&control, &id, || async {
             let loaded = control.store().transfer(&id).await?;
@@ -128,6 +129,9 @@ async fn show(State(control): State<Arc<Control>>, Path(id): Path<String>, Query
 
 async fn flows(State(control): State<Arc<Control>>, Path(id): Path<String>) -> Answer {
     let id = ProcessId::parse(id).map_err(bad_id("id"))?;
+    if control.store().transfer(&id).await?.is_none() {
+        return Err(ControlError::not_found("transfer", id.as_str()).into());
+    }
     let flows = control.store().flows(&id).await?;
     Ok(ok(&json!({ "items": flows, "running": control.running_flows(&id) })))
 }
@@ -152,7 +156,7 @@ async fn act(
     let transfer = match action.as_str() {
         "start" | "resume" => control.start_transfer(&id).await?,
         "suspend" => control.decide_transfer(&id, Command::Suspend { code: act.code, reason }).await?,
-        "complete" => control.decide_transfer(&id, Command::Complete).await?,
+        "complete" => control.complete_transfer(&id).await?,
         "terminate" => control.decide_transfer(&id, Command::Terminate { code: act.code, reason }).await?,
         other => {
             return Err(Refusal::new(Fault::NotFound, "action", format!("there is no action `{other}`"))
