@@ -76,9 +76,20 @@ pub fn check(config: &Path) -> Result<()> {
     } else {
         println!("certificate  none: the profile is `insecure`");
     }
-    for root in settings.source_roots() {
-        let state = if root.is_dir() { "is there" } else { "is not there yet; `serve` makes it" };
-        println!("source       {} {state}", root.display());
+    match kept_token(&settings)? {
+        Some((_, Some(file))) => println!("token        is in {}", file.display()),
+        Some((_, None)) => println!("token        is in the settings"),
+        None => println!("token        is not there yet; `serve` makes one"),
+    }
+    for (setting, root) in folders(&settings) {
+        let here = root.ancestors().find(|above| above.exists()).unwrap_or(Path::new("."));
+        // A source that is there is only read.
+        if here != root || setting != SOURCE_ROOTS || !here.is_dir() {
+            probe(here).with_context(|| format!("cannot write to `{}` (setting `{setting}`)", here.display()))?;
+        }
+        let what = if setting == SOURCE_ROOTS { "source" } else { "sink" };
+        let state = if here == root { "is there" } else { "is not there yet; `serve` makes it" };
+        println!("{what:<12} {} {state}", root.display());
     }
     if let Some(rules) = &settings.automation.rules {
         Rules::load(settings.automation.approval, rules)?;
@@ -153,19 +164,46 @@ fn identity(settings: &Settings, participant: &ParticipantId) -> Result<Option<T
 }
 
 /// The management token: the setting, the file, or a fresh one written to the file.
-fn management_token(settings: &Settings) -> Result<(SecretString, Option<PathBuf>)> {
+const SOURCE_ROOTS: &str = "data.source_roots";
+
+/// The folders that data comes from and goes to, each with its setting.
+fn folders(settings: &Settings) -> Vec<(&'static str, PathBuf)> {
+    let sources = settings.source_roots().into_iter().map(|root| (SOURCE_ROOTS, root));
+    sources.chain([("data.sink_root", settings.sink_root())]).collect()
+}
+
+/// Whether something can be made in a folder; it is gone again.
+fn probe(folder: &Path) -> std::io::Result<()> {
+    let probe = folder.join(format!(".kontor-check-{}", std::process::id()));
+    std::fs::create_dir(&probe)?;
+    std::fs::remove_dir(&probe)
+}
+
+fn token_file(settings: &Settings) -> PathBuf {
+    settings.management.token_file.clone().unwrap_or_else(|| settings.data_dir.join("management.token"))
+}
+
+/// The token of the settings or of its file, where there is one.
+fn kept_token(settings: &Settings) -> Result<Option<(SecretString, Option<PathBuf>)>> {
     if let Some(token) = &settings.management.token {
-        return Ok((token.clone(), None));
+        return Ok(Some((token.clone(), None)));
     }
-    let file = settings.management.token_file.clone().unwrap_or_else(|| settings.data_dir.join("management.token"));
+    let file = token_file(settings);
     match std::fs::read_to_string(&file) {
-        Ok(text) if text.trim().len() >= 16 => return Ok((SecretString::from(text.trim()), Some(file))),
+        Ok(text) if text.trim().len() >= 16 => Ok(Some((SecretString::from(text.trim()), Some(file)))),
         Ok(_) => {
             bail!("`{}` holds no token of at least 16 characters (setting `management.token_file`)", file.display())
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error).with_context(|| format!("cannot read `{}`", file.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read `{}`", file.display())),
     }
+}
+
+fn management_token(settings: &Settings) -> Result<(SecretString, Option<PathBuf>)> {
+    if let Some(kept) = kept_token(settings)? {
+        return Ok(kept);
+    }
+    let file = token_file(settings);
     let token = random_token();
     write_private(&file, token.expose_secret()).with_context(|| format!("cannot write `{}`", file.display()))?;
     Ok((token, Some(file)))
@@ -222,10 +260,11 @@ async fn run(settings: Settings, stop_with_stdin: bool) -> Result<()> {
         }
         _ => {}
     }
-    let source_roots = settings.source_roots();
-    for folder in source_roots.iter().chain([&settings.sink_root()]) {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
+    for (setting, folder) in folders(&settings) {
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot make the folder `{}` (setting `{setting}`)", folder.display()))?;
     }
+    let source_roots = settings.source_roots();
     let (token, token_file) = management_token(&settings)?;
     let data_dir = settings.data_dir.clone();
     let store = tokio::task::spawn_blocking(move || Store::open(&data_dir)).await??;

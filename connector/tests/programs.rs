@@ -105,6 +105,14 @@ fn certificates_are_made_once_and_the_keys_are_for_the_owner_alone() {
     failed(&["pki", "authority", "--dir", dir], 1, &["ca."]);
     let again = ["pki", "participant", "--dir", dir, "--participant", "urn:test:alpha", "--name", "alpha"];
     failed(&again, 1, &["alpha."]);
+    // Nor is one file of another pair left beside it.
+    std::fs::remove_file(folder.path().join("alpha.key")).unwrap();
+    failed(&again, 1, &["alpha.pem", "another name"]);
+    assert!(!folder.path().join("alpha.key").exists());
+    let astray = ["pki", "participant", "--dir", dir, "--participant", "urn:test:b", "--name", "../b"];
+    failed(&astray, 1, &["`--name ../b`", "without `/`"]);
+    let over = ["pki", "participant", "--dir", dir, "--participant", "urn:test:b", "--name", "b", "--days", "0"];
+    failed(&over, 1, &["`--days 0`", "1 or more"]);
     let empty = tempfile::tempdir().unwrap();
     let dir = empty.path().to_str().unwrap();
     let orphan = ["pki", "participant", "--dir", dir, "--participant", "urn:test:alpha", "--name", "alpha"];
@@ -148,6 +156,20 @@ fn bad_settings_are_refused_with_key_and_cure() {
         failed(&["check", "--config", &file], 1, words);
         failed(&["serve", "--config", &file], 1, words);
     }
+    std::fs::write(&file, &good).unwrap();
+    std::fs::create_dir_all(folder.path().join("state")).unwrap();
+    std::fs::write(folder.path().join("state/management.token"), "short").unwrap();
+    failed(&["check", "--config", &file], 1, &["management.token", "at least 16 characters"]);
+    std::fs::remove_file(folder.path().join("state/management.token")).unwrap();
+    std::fs::write(folder.path().join("file"), "no folder").unwrap();
+    for (line, setting) in
+        [("sink_root = \"file\"", "data.sink_root"), ("source_roots = [\"file/in\"]", "data.source_roots")]
+    {
+        std::fs::write(&file, format!("{good}[data]\n{line}\n")).unwrap();
+        failed(&["serve", "--config", &file], 1, &["cannot make the folder", setting]);
+        failed(&["check", "--config", &file], 1, &["cannot write to", setting]);
+    }
+    std::fs::write(&file, &good).unwrap();
     let nowhere = folder.path().join("none.toml");
     failed(&["check", "--config", nowhere.to_str().unwrap()], 1, &["none.toml"]);
 }
