@@ -717,7 +717,16 @@ fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> SettingsErr
             known: known.join(", "),
         };
     }
-    SettingsError::Value { key: path, rule: text }
+    // serde's words for what people write most.
+    let rule = [
+        ("invalid socket address syntax", "not an IP address with a port; `127.0.0.1:8443` would have passed"),
+        ("invalid IP address syntax", "not a network; `10.0.0.0/8` would have passed"),
+        ("relative URL without a base", "not an address; `https://host.example:8443` would have passed"),
+        ("expected usize", "not a whole number; `100` would have passed"),
+        ("expected u64", "not a whole number; `100` would have passed"),
+    ];
+    let rule = rule.iter().find(|(serde, _)| text.contains(serde)).map(|(_, ours)| (*ours).to_owned());
+    SettingsError::Value { key: path, rule: rule.unwrap_or(text) }
 }
 
 /// serde_path_to_error already ends the path in the unknown field.
@@ -852,6 +861,10 @@ mod tests {
             (format!("{MINIMAL}\n[limits]\nconnections_max = 0"), "limits.connections_max"),
             (format!("{MINIMAL}\n[limits]\nconnections_max = \"many\""), "limits.connections_max"),
             (format!("{MINIMAL}\nreload_seconds = 0"), "tls.reload_seconds"),
+            (format!("{MINIMAL}\nreload_seconds = \"soon\""), "not a whole number"),
+            (format!("{MINIMAL}\n[protocol]\nlisten = \"localhost:1\""), "`127.0.0.1:8443` would have passed"),
+            (format!("{MINIMAL}\n[egress]\nallow_networks = [\"home\"]"), "`10.0.0.0/8` would have passed"),
+            (format!("{MINIMAL}\n[protocol]\npublic_url = \"host\""), "`https://host.example:8443` would have passed"),
             (
                 format!("{MINIMAL}\n[[brokers]]\nurl = \"https://127.0.0.1:1\"\nparticipant_id = \"urn:b\""),
                 "egress.allow_networks",
