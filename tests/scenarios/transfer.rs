@@ -341,7 +341,11 @@ async fn nobody_completes_a_transfer_whose_data_is_not_there() {
 async fn a_provider_that_completes_too_early_is_told_of_at_the_consumer() {
     let space = DataSpace::new();
     let consumer = space.participant("consumer");
-    let provider = space.fake("hasty", |seen| Reply::ack(seen, "urn:uuid:there")).await;
+    let answer = |seen: &Recorded| match seen.path.ends_with("/nothing") {
+        true => Reply::Never,
+        false => Reply::ack(seen, "urn:uuid:there"),
+    };
+    let provider = space.fake("hasty", answer).await;
     let offer = terms::offer(&open(), "urn:story:offer:fairs", "urn:story:dataset:fairs", &provider.id);
     let body = json!({ "counterparty": provider.id, "address": provider.address, "offer": offer });
     let here = kontor_tests::participant::id_of(&consumer.post("/negotiations", body).await.ok());
