@@ -395,6 +395,38 @@ fn a_collection_has_the_members_that_facts_name() {
     assert!(decide(&dataset("urn:data:2"), &member).allowed);
 }
 
+/// S26.
+#[test]
+fn who_is_named_is_meant_and_not_the_collection_beside_it() {
+    let used_by = |assignee: Value| json!({"permission": [{"action": "use", "assignee": assignee}]});
+    let members = policy(used_by(json!({"partOf": "urn:club"})));
+    let collection = json!({"@type": "PartyCollection", "source": "urn:club"});
+    assert_eq!(terms_digest(&members), terms_digest(&policy(used_by(collection))));
+    let member = knowing(ASSIGNEE_COLLECTIONS, FactValue::names(["urn:club"]));
+    assert!(decide(&members, &member).allowed);
+    assert!(!decide(&members, &noon()).allowed);
+    for id in ["@id", "uid"] {
+        assert!(decide(&policy(used_by(json!({id: ME, "@type": "Party"}))), &noon()).allowed, "{id}");
+        let other = policy(used_by(json!({id: "did:web:alice.example", "@type": "Party"})));
+        assert!(!decide(&other, &member).allowed, "{id}");
+    }
+    for both in [
+        json!({"@id": "did:web:alice.example", "partOf": "urn:club"}),
+        json!({"uid": "did:web:alice.example", "@type": "Party", "partOf": {"@id": "urn:club"}}),
+        json!({"source": "urn:club", "partOf": "urn:other"}),
+    ] {
+        for (document, path) in [
+            (used_by(both.clone()), "permission[0].assignee.partOf"),
+            (json!({"permission": [{"action": "use", "target": both.clone()}]}), "permission[0].target.partOf"),
+            (json!({"assignee": both.clone(), "permission": [{"action": "use"}]}), "assignee.partOf"),
+        ] {
+            let problems = parse(&PolicyDocument::from_value(document).unwrap()).unwrap_err();
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert_eq!((problems[0].path.as_str(), problems[0].kind), (path, ProblemKind::Unknown), "{both}");
+        }
+    }
+}
+
 fn paid(rule: &Policy, standing: Option<Standing>) -> Decision {
     let key = rule.rules[0].duties[0].term.clone().unwrap().key;
     let mut world = noon();

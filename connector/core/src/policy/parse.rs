@@ -452,7 +452,16 @@ impl Parser<'_> {
         meaning::settle_refinements(&mut refinements);
         let collection = part_of.is_some() || source.is_some() || kinds.iter().any(|kind| kind.ends_with("Collection"));
         let id = self.text(path, node, "@id").or_else(|| self.text(path, node, "uid"));
-        let Some(id) = source.or(part_of).or(id) else {
+        // The members of a collection are meant where nothing else is named; who is named is meant alone.
+        if part_of.is_some() && (id.is_some() || source.is_some()) {
+            let message = "that who or what is named also belongs to a collection is not held to";
+            self.unknown(
+                &join(path, "partOf"),
+                message,
+                "the one, or `partOf` alone for all members of the collection",
+            );
+        }
+        let Some(id) = source.or(id).or(part_of) else {
             self.malformed(path, "the party or asset has no `@id`", "a URI, as a string");
             return None;
         };
