@@ -74,6 +74,41 @@ async fn an_offer_inherits_the_rules_of_policies_that_are_kept_and_stands_alone(
 }
 
 #[tokio::test]
+async fn an_offer_keeps_what_narrows_its_target() {
+    let space = DataSpace::new();
+    let provider = space.participant("provider");
+    let house = json!({ "id": "urn:story:policy:house", "policy": { "prohibition": [{ "action": "use", "constraint": [
+        { "leftOperand": "count", "operator": "gt", "rightOperand": 1 } ] }] } });
+    provider.post("/policies", house).await.ok();
+    let file = provider.write("fairs", b"fair");
+    let dataset = provider.add_dataset("fairs", &file).await;
+    let target = json!({ "@type": "AssetCollection", "source": dataset, "refinement": [
+        { "leftOperand": "skos:concept", "operator": "isNoneOf", "rightOperand": ["confidential"] } ] });
+    for (parent, rules) in
+        [(json!(null), &["permission"][..]), (json!("urn:story:policy:house"), &["permission", "prohibition"])]
+    {
+        let policy = json!({ "inheritFrom": parent, "target": target, "permission": [{ "action": "use" }] });
+        let kept = provider.post("/offers", json!({ "dataset": dataset, "policy": policy })).await.ok();
+        assert!(kept["policy"].get("target").is_none(), "{kept:#}");
+        for rule in rules {
+            let kept = &kept["policy"][rule][0]["target"];
+            assert_eq!(
+                (&kept["source"], kept["refinement"][0]["operator"].as_str()),
+                (&target["source"], Some("isNoneOf")),
+                "{kept:#}"
+            );
+        }
+    }
+    // The dataset itself, in whatever spelling, says nothing more.
+    let policy = json!({ "target": { "@id": dataset, "@type": "Asset" }, "permission": [{ "action": "use" }] });
+    let kept = provider.post("/offers", json!({ "dataset": dataset, "policy": policy })).await.ok();
+    assert!(
+        kept["policy"].get("target").is_none() && kept["policy"]["permission"][0].get("target").is_none(),
+        "{kept:#}"
+    );
+}
+
+#[tokio::test]
 async fn what_cannot_be_answered_is_a_problem_with_its_cure() {
     let space = DataSpace::new();
     let provider = space.participant("provider");

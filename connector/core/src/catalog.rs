@@ -54,7 +54,8 @@ pub fn visible(
             return hidden("catalog.audience", format!("offer `{}` is not published to `{peer}`", offer.id));
         }
     }
-    if let Some(assignee) = offer.policy.assignee()
+    // Who belongs to a collection is for the policy to decide.
+    if let Some(assignee) = policy::one_plain(&offer.policy, "assignee")
         && assignee != peer.as_str()
     {
         return hidden("catalog.assignee", format!("offer `{}` is for `{assignee}` alone", offer.id));
@@ -114,7 +115,7 @@ pub fn relate(
     }
     policy::enforceable(&requested.policy, capabilities)?;
     Ok(related(
-        &published.policy.clone().with("target", published.dataset.as_str()),
+        &policy::said_of_all(published.policy.clone(), "target", published.dataset.as_str()),
         &requested.policy,
         &capabilities.vocabulary,
     ))

@@ -30,6 +30,8 @@ mod premise;
 mod prepared;
 pub mod report;
 mod times;
+#[expect(clippy::wildcard_enum_match_arm, reason = "JSON has the six kinds of value that it has")]
+mod whole;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -62,6 +64,7 @@ pub use permit::{FieldPath, Rate, StreamTerms, Transform};
 pub use plan::{Enforcement, Phase, Plan, Step, explain, plan};
 pub use prepared::{Prepared, Verdict};
 pub use report::{Report, report};
+pub use whole::{is_more_than_one_plain, left_to_rules, one_plain, said_of_all};
 
 /// Something in a policy that we do not know or cannot enforce, with its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

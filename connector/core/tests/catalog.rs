@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use kontor_core::catalog::{Audience, PublishedOffer, relate, visible};
 use kontor_core::id::{DatasetId, OfferId};
 use kontor_core::negotiation::{Offer, OfferKind, Role};
-use kontor_core::policy::{Capabilities, RelationKind, World};
+use kontor_core::policy::{ASSIGNEE_COLLECTIONS, Capabilities, FactValue, Facts, RelationKind, World};
 use kontor_core::refusal::Fault;
 use serde_json::{Value, json};
 
@@ -54,6 +54,21 @@ fn an_offer_is_shown_to_its_audience() {
         visible(&only(participant(Role::Provider)), &peer, &world(), &Capabilities::default()).unwrap_err().code,
         "catalog.audience"
     );
+}
+
+/// Who may use it is for the facts to say, not the collection's own name.
+#[test]
+fn an_offer_for_a_collection_is_shown_to_who_may_belong_to_it() {
+    let peer = participant(Role::Consumer);
+    let mut offer = published("urn:offer:1", Audience::Everyone, Value::Null);
+    let club = json!({ "@id": "urn:club", "@type": "PartyCollection" });
+    offer.policy.0.insert("assignee".to_owned(), club);
+    let world = |clubs: &[&str]| {
+        let facts = Facts::default().with(ASSIGNEE_COLLECTIONS, FactValue::names(clubs));
+        World { facts, ..world() }
+    };
+    assert_eq!(visible(&offer, &peer, &world(&["urn:club"]), &Capabilities::all()), Ok(()));
+    assert!(visible(&offer, &peer, &world(&[]), &Capabilities::all()).is_err());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use kontor_core::effect::{Effect, Outgoing, Record, StopReason};
 use kontor_core::id::{AgreementId, MessageId, ProcessId};
 use kontor_core::negotiation::{self, Negotiation, OfferKind, Related};
+use kontor_core::policy;
 use kontor_core::refusal::Refusal;
 use kontor_core::transfer::{self, Transfer};
 
@@ -654,7 +655,7 @@ impl Control {
         let published = published.into_iter().map(|record| record.offer).find(|offer| offer.id == asked.id);
         // An offer that was withdrawn meanwhile is not made again.
         Ok(published.map(|offer| {
-            let policy = offer.policy.with("target", offer.dataset.as_str());
+            let policy = policy::said_of_all(offer.policy, "target", offer.dataset.as_str());
             let offer = negotiation::Offer { id: offer.id, target: offer.dataset, policy };
             negotiation::Command::Offer { offer }
         }))

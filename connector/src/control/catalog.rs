@@ -343,7 +343,7 @@ impl Control {
             .into_iter()
             .find(|policy| offer.is_none_or(|wanted| policy.id() == Some(wanted)))
             .ok_or_else(|| ControlError::not_found("offer", offer.unwrap_or("(any)")))?;
-        Ok(wire_format::offer(policy.with("target", dataset))?)
+        Ok(wire_format::offer(policy::said_of_all(policy, "target", dataset))?)
     }
 
     /// Adds or replaces a dataset; gives it as it is kept. Once it answers, nothing flows any more that rested on other
@@ -425,6 +425,10 @@ impl Control {
     /// cannot be enforced here: it is never put up and then ignored.
     pub async fn put_offer(&self, mut record: OfferRecord) -> Result<OfferRecord, ControlError> {
         record.offer.policy = self.written_out(&record.offer.policy).await?;
+        // An offer is kept without a target of its own: its dataset is that, and the terms are in the rules.
+        if policy::is_more_than_one_plain(&record.offer.policy, "target") {
+            record.offer.policy = policy::left_to_rules(record.offer.policy, "target");
+        }
         self.enforceable(&record.offer.policy, Role::Provider)?;
         let Some(dataset) = self.parts.store.dataset(&record.offer.dataset).await? else {
             return Err(Refusal::new(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kontor_core::catalog;
 use kontor_core::id::{AgreementId, OfferId, ParticipantId, ProcessId};
 use kontor_core::negotiation::{Command, Input, Message, Negotiation, Offer, OfferKind, Received, Related, Role};
-use kontor_core::policy::Vocabulary;
+use kontor_core::policy::{Vocabulary, said_of_all};
 use kontor_core::refusal::{Fault, Refusal};
 use kontor_vocab::odrl::PolicyDocument;
 use url::Url;
@@ -413,8 +413,8 @@ fn as_asked(negotiation: &Negotiation, offered: &Offer, vocabulary: &Vocabulary)
     };
     match asked.filter(|asked| asked.target == offered.target) {
         Some(asked) => {
-            let ours = asked.policy.clone().with("target", asked.target.as_str());
-            let theirs = offered.policy.clone().with("target", offered.target.as_str());
+            let ours = said_of_all(asked.policy.clone(), "target", asked.target.as_str());
+            let theirs = said_of_all(offered.policy.clone(), "target", offered.target.as_str());
             catalog::related(&ours, &theirs, vocabulary)
         }
         None => OfferKind::Counter.into(),

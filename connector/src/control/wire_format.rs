@@ -3,6 +3,7 @@
 
 use kontor_core::id::{AgreementId, DatasetId, OfferId, ParticipantId, ProcessId};
 use kontor_core::negotiation::{self, Agreement, Offer};
+use kontor_core::policy;
 use kontor_core::refusal::{Fault, Refusal};
 use kontor_core::transfer;
 use kontor_vocab::context::compact;
@@ -460,10 +461,8 @@ fn type_literal(value: &mut Value) {
 
 /// Inside a message an offer has its type, id and target.
 fn message_offer(offer: &Offer) -> PolicyDocument {
-    typed_operands(offer.policy.clone())
-        .with("@type", "Offer")
-        .with("@id", offer.id.as_str())
-        .with("target", offer.target.as_str())
+    let policy = typed_operands(offer.policy.clone()).with("@type", "Offer").with("@id", offer.id.as_str());
+    policy::said_of_all(policy, "target", offer.target.as_str())
 }
 
 /// Writes a transfer message. Spec: DSP 2025-1, Transfer Process HTTPS Binding.

@@ -180,7 +180,8 @@ impl Negotiation {
 }
 
 /// The agreement that answers an offer: the offer's policy with type, id, parties, target and
-/// time set, and nothing else changed, so that a peer that compares finds it equal.
+/// time set, and nothing else changed, so that a peer that compares finds it equal. Terms in the
+/// place of what is set are kept, in the rules.
 #[must_use]
 pub fn agreement_from(
     offer: &Offer,
@@ -189,15 +190,16 @@ pub fn agreement_from(
     assignee: &ParticipantId,
     now: Timestamp,
 ) -> Agreement {
-    let policy: PolicyDocument = offer
-        .policy
-        .clone()
-        .with("@type", "Agreement")
-        .with("@id", id.as_str())
-        .with("target", offer.target.as_str())
-        .with("assigner", assigner.as_str())
-        .with("assignee", assignee.as_str())
-        .with("timestamp", &now.to_string());
+    let policy: PolicyDocument = [
+        ("target", offer.target.as_str()),
+        ("assigner", assigner.as_str()),
+        ("assignee", assignee.as_str()),
+        ("timestamp", &now.to_string()),
+    ]
+    .into_iter()
+    .fold(offer.policy.clone().with("@type", "Agreement").with("@id", id.as_str()), |policy, (member, text)| {
+        policy::said_of_all(policy, member, text)
+    });
     Agreement {
         id,
         target: offer.target.clone(),

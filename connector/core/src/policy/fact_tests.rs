@@ -6,6 +6,8 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::id::{AgreementId, DatasetId, OfferId};
+use crate::negotiation::{Offer, agreement_from};
 
 const ME: &str = "did:web:consumer.example";
 
@@ -424,6 +426,65 @@ fn who_is_named_is_meant_and_not_the_collection_beside_it() {
             assert_eq!(problems.len(), 1, "{problems:?}");
             assert_eq!((problems[0].path.as_str(), problems[0].kind), (path, ProblemKind::Unknown), "{both}");
         }
+    }
+}
+
+fn agreed(offer: &Value) -> PolicyDocument {
+    let offer = Offer {
+        id: OfferId::parse("urn:offer:1").unwrap(),
+        target: DatasetId::parse("urn:data:1").unwrap(),
+        policy: PolicyDocument::from_value(offer.clone()).unwrap(),
+    };
+    let (id, provider) = (AgreementId::parse("urn:agreement:1").unwrap(), ParticipantId::parse("did:web:p.example"));
+    agreement_from(&offer, id, &provider.unwrap(), &ParticipantId::parse(ME).unwrap(), noon().now).policy
+}
+
+/// S15, S16: what an agreement names for the whole is set beside the terms, not in their place.
+#[test]
+fn an_agreement_keeps_what_its_offer_says_of_target_and_assignee() {
+    let german = json!([atom("vcard:hasGeo", "eq", json!("urn:DE"))]);
+    let club = json!({"@type": "PartyCollection", "source": "urn:club", "refinement": german});
+    let open = json!([atom("skos:concept", "isNoneOf", json!(["confidential"]))]);
+    let whole = |member: &str, value: Value| {
+        let mut offer = json!({"@type": "Offer", "permission": [{"action": "use"}], "prohibition": [
+            {"action": "use", "assignee": "did:web:nobody.example", "target": "urn:data:0"}]});
+        offer[member] = value;
+        offer
+    };
+    let member = || {
+        let facts = Facts::default().with(ASSIGNEE_COLLECTIONS, FactValue::names(["urn:club"]));
+        World { facts: facts.with("vcard:hasGeo", FactValue::names(["urn:DE"])), ..noon() }
+    };
+    let labelled = |label: &str| knowing("skos:concept", FactValue::names([label]));
+    let refined = json!({"@id": "urn:data:1", "refinement": open});
+    for (offer, allowed, denied) in [
+        (whole("assignee", club.clone()), member(), noon()),
+        (whole("assignee", json!([club, "did:web:other.example"])), member(), noon()),
+        (whole("target", refined), labelled("open"), labelled("confidential")),
+        (
+            whole("target", json!({"@type": "AssetCollection", "source": "urn:data:1", "refinement": open})),
+            labelled("open"),
+            noon(),
+        ),
+    ] {
+        let agreement = agreed(&offer);
+        let document = PolicyDocument::from_value(offer.clone()).unwrap();
+        assert_eq!(same_terms(&document, &agreement), Ok(()), "{offer}");
+        assert_eq!((agreement.target(), agreement.assignee()), (Some("urn:data:1"), Some(ME)));
+        let agreement = parse(&agreement).unwrap();
+        assert!(decide(&agreement, &allowed).allowed, "{offer}");
+        assert!(!decide(&agreement, &denied).allowed, "{offer}");
+    }
+    for assignees in [json!([ME, "did:web:other.example"]), json!(["did:web:other.example", "did:web:third.example"])] {
+        let offer = whole("assignee", assignees.clone());
+        let agreement = agreed(&offer);
+        assert_eq!(same_terms(&PolicyDocument::from_value(offer).unwrap(), &agreement), Ok(()), "{assignees}");
+        assert_eq!(decide(&parse(&agreement).unwrap(), &noon()).allowed, assignees[0] == ME, "{assignees}");
+    }
+    // One plain party or target is no term.
+    for plain in [json!("did:web:other.example"), json!({"@id": "did:web:other.example", "@type": "Party"})] {
+        let agreement = agreed(&whole("assignee", plain));
+        assert!(decide(&parse(&agreement).unwrap(), &noon()).allowed);
     }
 }
 

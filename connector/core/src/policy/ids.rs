@@ -110,6 +110,12 @@ pub(super) fn operator(text: &str) -> Option<&'static str> {
     OPERATORS.iter().find(|(name, _)| *name == code).map(|(_, operator)| *operator)
 }
 
+/// The ODRL name of an IDS member.
+pub(super) fn member_name(key: &str) -> Option<&'static str> {
+    let name = local(key)?;
+    MEMBERS.iter().find(|(ids, _)| *ids == name).map(|(_, odrl)| *odrl)
+}
+
 fn local(key: &str) -> Option<&str> {
     key.strip_prefix("ids:").or_else(|| key.strip_prefix(IDS))
 }

@@ -12,6 +12,7 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use kontor_core::catalog::{Audience, PublishedOffer};
 use kontor_core::id::{DatasetId, OfferId, ParticipantId};
+use kontor_core::policy;
 use kontor_core::refusal::{Fault, Refusal};
 use kontor_vocab::context::compact;
 use kontor_vocab::odrl::PolicyDocument;
@@ -189,9 +190,10 @@ async fn put_offer(State(control): State<Arc<Control>>, body: Result<Bytes, Byte
         other => document(other, "policy")?,
     };
     let id = new.id.unwrap_or_else(fresh_urn);
+    // An offer is about its dataset. What narrows that is a term, and stays.
+    let policy = if policy::is_more_than_one_plain(&policy, "target") { policy } else { policy.without("target") };
     let policy = policy
         .without("@context")
-        .without("target")
         .with("@type", "Offer")
         .with("@id", &id)
         .with("assigner", control.participant().as_str());

@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use kontor_core::id::{AgreementId, ParticipantId, ProcessId};
 use kontor_core::negotiation::{Command, MessageName, Negotiation, Offer, Role, StateName};
+use kontor_core::policy;
 use kontor_core::refusal::{Fault, Refusal};
 use kontor_vocab::context::compact;
 use kontor_vocab::odrl::PolicyDocument;
@@ -112,7 +113,7 @@ fn full_offer(value: Value, target: Option<&str>) -> Result<Offer, Failure> {
             .cure("a whole offer with `@id` and `target`")
     })?;
     let document = match target {
-        Some(target) => document.with("target", target),
+        Some(target) => policy::said_of_all(document, "target", target),
         None => document,
     };
     Ok(wire_format::offer(document.without("@context"))?)
