@@ -58,7 +58,7 @@ pub use operand::{
     DefinedKind, OPERANDS, OperandDefinition, OperandKind, OperandSpec, Taxonomy, Vocabulary, VocabularyProblem,
 };
 pub use parse::{
-    CONSTRAINTS_MAX, NESTING_MAX, OPERANDS_MAX, PROBLEMS_MAX, RULES_MAX, TEXT_BYTES_MAX, parse, parse_with,
+    CONSTRAINTS_MAX, NESTING_MAX, OPERANDS_MAX, PARTIES_MAX, PROBLEMS_MAX, RULES_MAX, TEXT_BYTES_MAX, parse, parse_with,
 };
 pub use permit::{FieldPath, Rate, StreamTerms, Transform};
 pub use plan::{Enforcement, Phase, Plan, Step, explain, plan};

@@ -126,7 +126,9 @@ pub(super) fn rule_problems(rule: &Rule) -> Vec<Problem> {
         let message = "who belongs to the collection in `assigner` is not known here";
         problems.push(problem(&at("assigner"), message, "one URI"));
     }
-    for (function, _) in &rule.parties {
+    let mut functions: Vec<&str> = rule.parties.iter().map(|(function, _)| *function).collect();
+    functions.dedup();
+    for function in functions {
         let message = format!("the party function `{function}` has no effect in this connector");
         problems.push(problem(&at(function), message, "`assigner` and `assignee` only"));
     }

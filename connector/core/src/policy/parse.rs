@@ -21,6 +21,8 @@ use super::{ids, meaning};
 
 /// Most rules in a policy, duties included, after it was atomised.
 pub const RULES_MAX: usize = 256;
+/// Most parties with functions of their own in the rules of a policy, after it was atomised.
+pub const PARTIES_MAX: usize = 256;
 /// Most constraints in a policy, nested ones included, after it was atomised.
 pub const CONSTRAINTS_MAX: usize = 1_024;
 /// How deep logical constraints, and duties of duties, may nest.
@@ -87,7 +89,7 @@ pub fn parse(document: &PolicyDocument) -> Result<Policy, Vec<Problem>> {
 /// Every [`Problem`] found, up to [`PROBLEMS_MAX`], not only the first.
 pub fn parse_with(document: &PolicyDocument, vocabulary: &Vocabulary) -> Result<Policy, Vec<Problem>> {
     let taxonomy = Arc::new(vocabulary.parts.clone());
-    let mut parser = Parser { vocabulary, taxonomy, problems: Vec::new(), rules: 0, constraints: 0 };
+    let mut parser = Parser { vocabulary, taxonomy, problems: Vec::new(), rules: 0, constraints: 0, parties: 0 };
     let policy = match compact(ids::to_odrl(document.to_value())) {
         Value::Object(map) => parser.policy(&map),
         _ => {
@@ -107,6 +109,7 @@ struct Parser<'v> {
     problems: Vec<Problem>,
     rules: usize,
     constraints: usize,
+    parties: usize,
 }
 
 /// What the policy says for all its rules.
@@ -284,7 +287,7 @@ impl Parser<'_> {
         self.members(&path, map, &known, &format!("a {kind}"));
         self.rule_type(&path, map, kind);
 
-        let constraints_before = self.constraints;
+        let before = (self.rules, self.constraints, self.parties);
         let own_actions = self.actions(&path, map);
         let mut own_targets = self.things(&path, map, "target");
         if is_duty {
@@ -299,6 +302,7 @@ impl Parser<'_> {
                 parties.extend(self.things(&path, map, function).into_iter().map(|party| (*function, party)));
             }
         }
+        self.parties = self.parties.saturating_add(parties.len());
         let mut constraints = self.constraints(&path, map, "constraint", 0);
         meaning::settle_burdens(&mut constraints, kind == RuleKind::Permission);
         let duties = match follow_up {
@@ -320,16 +324,41 @@ impl Parser<'_> {
             let at = format!("{path}.action");
             self.malformed(&at, "the rule has no action", "`\"action\": \"use\"`");
         }
+        let [targets_inherited, assigners_inherited, assignees_inherited] =
+            [&own_targets, &own_assigners, &own_assignees].map(|own| own.is_empty());
         let targets = inherit(own_targets, |shared| &shared.targets);
         let assigners = inherit(own_assigners, |shared| &shared.assigners);
         let assignees = inherit(own_assignees, |shared| &shared.assignees);
 
-        let copies = actions.len() * targets.len() * assigners.len() * assignees.len();
-        self.rules = self.rules.saturating_add(copies);
-        let own_constraints = self.constraints - constraints_before;
-        self.constraints = self.constraints.saturating_add(own_constraints.saturating_mul(copies.saturating_sub(1)));
+        // Each copy has its own duties, parties and conditions, and those that the policy says for all.
+        let copies = [actions.len(), targets.len(), assigners.len(), assignees.len()];
+        let copies = copies.into_iter().fold(1, usize::saturating_mul);
+        let copied =
+            |now: usize, before: usize| now.saturating_add((now - before).saturating_mul(copies.saturating_sub(1)));
+        self.rules = copied(self.rules, before.0).saturating_add(copies);
+        self.constraints = copied(self.constraints, before.1);
+        self.parties = copied(self.parties, before.2);
+        let shared_conditions = |all: &[Option<Thing>], inherited: bool| {
+            let of = |thing: &Option<Thing>| thing.as_ref().map_or(0, |thing| conditions(&thing.refinements));
+            if inherited { all.iter().map(of).sum::<usize>().saturating_mul(copies / all.len().max(1)) } else { 0 }
+        };
+        let of_actions = || {
+            let each = actions.iter().map(|(_, refinements)| conditions(refinements));
+            each.sum::<usize>().saturating_mul(copies / actions.len().max(1))
+        };
+        let shared_conditions = [
+            if map.contains_key("action") { 0 } else { of_actions() },
+            shared_conditions(&targets, targets_inherited),
+            shared_conditions(&assigners, assigners_inherited),
+            shared_conditions(&assignees, assignees_inherited),
+        ];
+        self.constraints = shared_conditions.into_iter().fold(self.constraints, usize::saturating_add);
         if self.rules > RULES_MAX {
             self.limit(&path, "rules", RULES_MAX);
+            return Vec::new();
+        }
+        if self.parties > PARTIES_MAX {
+            self.limit(&path, "parties with other functions", PARTIES_MAX);
             return Vec::new();
         }
         if self.constraints > CONSTRAINTS_MAX {
@@ -841,6 +870,15 @@ fn ids(right: &[Operand]) -> Vec<String> {
     ids.sort();
     ids.dedup();
     ids
+}
+
+/// How many conditions these are, with those in them.
+pub(super) fn conditions(constraints: &[Constraint]) -> usize {
+    let within = |constraint: &Constraint| match constraint {
+        Constraint::Atomic(_) => 1,
+        Constraint::Logical(logical) => conditions(&logical.of).saturating_add(1),
+    };
+    constraints.iter().map(within).fold(0, usize::saturating_add)
 }
 
 /// The one thing, where there is exactly one and nothing narrows it.

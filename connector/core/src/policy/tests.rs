@@ -789,6 +789,30 @@ fn limits_hold() {
     // Arrays multiply: what is written small is counted large.
     let many: Vec<String> = (0..20).map(|n| format!("urn:x:{n}")).collect();
     assert_eq!(refused(&offer(json!([{"action": "use", "target": many, "assignee": many}]))).fault, Fault::Limit);
+    let parties: Vec<String> = (0..=PARTIES_MAX).map(|n| format!("urn:x:{n}")).collect();
+    let few: Vec<&String> = parties.iter().take(20).collect();
+    let condition = || atom("skos:concept", "eq", json!("urn:x"));
+    let refined = json!({"@type": "AssetCollection", "source": "urn:x", "refinement": vec![condition(); 100]});
+    let open = json!([{"action": "use"}, {"action": "use", "target": "urn:y"}]);
+    let rules: Vec<Value> = (0..10).map(|n| json!({"action": "use", "assignee": format!("urn:x:{n}")})).collect();
+    let inform = json!({"action": "inform"});
+    for (what, document) in [
+        ("parties", json!({"permission": [{"action": "use", "informedParty": parties}]})),
+        ("parties", json!({"permission": [{"action": "use", "assignee": few, "informedParty": few}]})),
+        ("constraints", json!({"target": refined, "permission": rules, "prohibition": [{"action": "use"}]})),
+        ("constraints", json!({"target": refined, "assignee": few, "permission": open})),
+        (
+            "constraints",
+            json!({"action": {"rdf:value": {"@id": "use"}, "refinement": vec![condition(); 100]}, "permission": [{"assignee": few}]}),
+        ),
+        ("rules", json!({"permission": [{"action": "use", "assignee": few, "duty": vec![inform; 20]}]})),
+    ] {
+        let problems = parse(&PolicyDocument::from_value(document.clone()).unwrap()).unwrap_err();
+        let problem = problems.iter().find(|problem| problem.kind == ProblemKind::Limit);
+        assert!(problem.is_some_and(|problem| problem.message.contains(what)), "{what}: {problems:?}");
+    }
+    let told = parse(&document(json!({"permission": [{"action": "use", "informedParty": few}]}))).unwrap();
+    assert_eq!(unenforceable(&told, &Capabilities::all()).len(), 1, "one problem for a function");
     let mut deep = atom("count", "lteq", json!(1));
     for _ in 0..NESTING_MAX + 2 {
         deep = json!({"and": [deep]});
