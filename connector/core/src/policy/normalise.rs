@@ -308,6 +308,10 @@ pub(super) fn same_condition(one: &Logical, other: &Constraint) -> bool {
 }
 
 fn normal_logical(logical: &Logical) -> String {
+    // One condition is what it is under whichever operand, and is looked at once.
+    if let [one] = logical.of.as_slice() {
+        return normal_constraint(one);
+    }
     let mut of = Vec::new();
     match logical.operand {
         LogicalOperand::And | LogicalOperand::Or => {
@@ -324,9 +328,6 @@ fn normal_logical(logical: &Logical) -> String {
             of.sort();
         }
         LogicalOperand::AndSequence => of.extend(logical.of.iter().map(normal_constraint)),
-    }
-    if let [one] = logical.of.as_slice() {
-        return normal_constraint(one);
     }
     format!("{}{}", logical.operand.as_str(), list(of))
 }

@@ -829,6 +829,18 @@ fn digest(value: Value) -> String {
     terms_digest(&parse(&document(value)).unwrap())
 }
 
+/// S16, S18: a logical constraint of one is the one, however deep, and costs no more than that.
+#[test]
+fn a_condition_alone_under_many_operands_is_the_condition() {
+    let plain: Vec<Value> = (1..=60).map(|n| atom("count", "lteq", json!(n))).collect();
+    let chain = |one: &Value| {
+        let operands = ["xone", "andSequence", "xone", "or", "and"];
+        operands.iter().cycle().take(15).fold(one.clone(), |inner, operand| json!({*operand: [inner]}))
+    };
+    let chains: Vec<Value> = plain.iter().map(chain).collect();
+    assert_eq!(digest(under(json!(chains)).to_value()), digest(under(json!(plain)).to_value()));
+}
+
 #[test]
 fn policies_that_mean_the_same_have_one_digest() {
     let plain = json!({"@type": "Offer", "permission": [{"action": "use", "constraint": [
