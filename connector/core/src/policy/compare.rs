@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::capability::Capabilities;
 use super::conflict::{self, meet, within as all_within};
 use super::enforce::unenforceable;
-use super::model::{Ask, Comparison, Conflict, Constraint, NameRelation, Policy, Rule, RuleKind, Test, Thing};
+use super::model::{Ask, Comparison, Conflict, Constraint, Logical, NameRelation, Policy, Rule, RuleKind, Test, Thing};
 use super::normalise::{conjunction, frame, in_words, normal_thing, rule_text, terms_digest};
+use super::parse::conditions;
 
 /// How a requested policy relates to an offered one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,7 +124,9 @@ pub fn compared(offered: &Policy, requested: &Policy) -> Compared {
         return unknown(Difference { path: "conflict".to_owned(), message });
     }
     let permission_wins = ours.or(theirs) == Some(Conflict::Permission);
-    let (wider, narrower) = (beyond(requested, offered, true), beyond(offered, requested, !permission_wins));
+    // Each direction has its own, so that the one does not depend on the other.
+    let go_beyond = |inner, outer, every| beyond(inner, outer, every, &mut Steps(Steps::MAX));
+    let (wider, narrower) = (go_beyond(requested, offered, true), go_beyond(offered, requested, !permission_wins));
     let asked_beyond = |gap: Gap| {
         let asked = gap.inner.map_or_else(|| "nothing of the kind".to_owned(), |words| format!("`{words}`"));
         let message = match gap.outer {
@@ -175,18 +178,18 @@ fn parties(policy: &Policy) -> BTreeSet<(Option<&str>, Option<&str>)> {
 
 /// Where the inner policy may allow what the outer one does not; `None` where it does not. A prohibition of the outer
 /// one that takes nothing away is not looked for where only what is allowed counts.
-fn beyond(inner: &Policy, outer: &Policy, every_prohibition: bool) -> Option<Gap> {
+fn beyond(inner: &Policy, outer: &Policy, every_prohibition: bool, steps: &mut Steps) -> Option<Gap> {
     let of = |policy: &'_ Policy, kind: RuleKind| -> Vec<Rule> {
         policy.rules.iter().filter(|rule| rule.kind == kind).cloned().collect()
     };
     let outer_permissions = of(outer, RuleKind::Permission);
     for rule in of(inner, RuleKind::Permission) {
-        if outer_permissions.iter().any(|other| within(&rule, inner, other, outer).is_none()) {
+        if outer_permissions.iter().any(|other| within(&rule, inner, other, outer, steps).is_none()) {
             continue;
         }
         // The condition is the better place where there is only one rule to compare with.
         return match outer_permissions.as_slice() {
-            [only] => within(&rule, inner, only, outer),
+            [only] => within(&rule, inner, only, outer, steps),
             _ => Some(Gap { path: rule.path, inner: None, outer: None }),
         };
     }
@@ -195,7 +198,7 @@ fn beyond(inner: &Policy, outer: &Policy, every_prohibition: bool) -> Option<Gap
     for rule in of(outer, RuleKind::Prohibition) {
         // One with remedies takes something away even where a permission wins: once it was infringed.
         if (every_prohibition || !rule.duties.is_empty())
-            && !kept.iter().any(|other| within(&rule, outer, other, inner).is_none())
+            && !kept.iter().any(|other| within(&rule, outer, other, inner, steps).is_none())
         {
             let path = kept.first().map_or_else(|| "prohibition".to_owned(), |rule| rule.path.clone());
             let outer = format!("a prohibition to {}", rule.action);
@@ -234,7 +237,7 @@ fn reaches(wide: &Rule, narrow: &Rule) -> bool {
 
 /// `None` where the one rule covers nothing that the other does not. Otherwise the place of the
 /// inner condition that is too wide, where there is one, or that of the rule.
-fn within(inner: &Rule, inner_policy: &Policy, outer: &Rule, outer_policy: &Policy) -> Option<Gap> {
+fn within(inner: &Rule, inner_policy: &Policy, outer: &Rule, outer_policy: &Policy, steps: &mut Steps) -> Option<Gap> {
     let gap = |path: &str, inner: Option<String>, outer: String| {
         Some(Gap { path: path.to_owned(), inner, outer: Some(outer) })
     };
@@ -265,7 +268,7 @@ fn within(inner: &Rule, inner_policy: &Policy, outer: &Rule, outer_policy: &Poli
     if let Some((kind, action)) = missing {
         return gap(&inner.path, None, format!("the {kind} to {action}"));
     }
-    let too_wide = outer.constraints.iter().find(|wanted| !implied(&inner.constraints, wanted))?;
+    let too_wide = outer.constraints.iter().find(|wanted| !steps.implied(&inner.constraints, wanted))?;
     let left = match too_wide {
         Constraint::Atomic(atomic) => Some(&atomic.left),
         Constraint::Logical(_) => None,
@@ -286,30 +289,61 @@ fn shape(rule: &Rule) -> (String, Option<String>, Option<String>) {
     (conjunction(&rule.action_refinements), narrowed(&rule.target), narrowed(&rule.assignee))
 }
 
-/// Whether conditions that all hold make another one hold.
-fn implied(given: &[Constraint], wanted: &Constraint) -> bool {
-    use super::model::LogicalOperand::{And, AndSequence, Or, Xone};
-    if let Constraint::Logical(logical) = wanted {
-        let parts = match logical.operand {
-            And => logical.of.iter().all(|part| implied(given, part)),
-            Or => logical.of.iter().any(|part| implied(given, part)),
-            Xone | AndSequence => false,
-        };
-        if parts {
-            return true;
-        }
+/// How much is compared at most. What lies beyond is not implied.
+struct Steps(usize);
+
+impl Steps {
+    const MAX: usize = 1 << 20;
+
+    fn take(&mut self, steps: usize) -> bool {
+        let left = self.0.checked_sub(steps);
+        self.0 = left.unwrap_or(0);
+        left.is_some()
     }
-    given.iter().any(|have| match (have, wanted) {
-        (Constraint::Atomic(have), Constraint::Atomic(wanted)) => test_implies(&have.test, &wanted.test),
-        (Constraint::Logical(have), _) => match have.operand {
-            And => implied(&have.of, wanted),
-            Or => have.of.iter().all(|part| implied(std::slice::from_ref(part), wanted)),
-            Xone => super::normalise::same_condition(have, wanted),
-            // All hold, in whatever order.
-            AndSequence => super::normalise::same_condition(have, wanted) || implied(&have.of, wanted),
+
+    /// Whether conditions that all hold make another one hold.
+    fn implied(&mut self, given: &[Constraint], wanted: &Constraint) -> bool {
+        use super::model::LogicalOperand::{And, AndSequence, Or, Xone};
+        let wanted = alone(wanted);
+        if let Constraint::Logical(logical) = wanted {
+            match logical.operand {
+                // Whatever makes all of it hold makes each part hold.
+                And => return logical.of.iter().all(|part| self.implied(given, part)),
+                Or if logical.of.iter().any(|part| self.implied(given, part)) => return true,
+                Or | Xone | AndSequence => {}
+            }
+        }
+        given.iter().any(|have| {
+            self.take(1)
+                && match (alone(have), wanted) {
+                    (Constraint::Atomic(have), Constraint::Atomic(wanted)) => test_implies(&have.test, &wanted.test),
+                    (Constraint::Logical(have), _) => match have.operand {
+                        And => self.implied(&have.of, wanted),
+                        Or => have.of.iter().all(|part| self.implied(std::slice::from_ref(part), wanted)),
+                        Xone => self.same(have, wanted),
+                        // All hold, in whatever order.
+                        AndSequence => self.same(have, wanted) || self.implied(&have.of, wanted),
+                    },
+                    (Constraint::Atomic(_), Constraint::Logical(_)) => false,
+                }
+        })
+    }
+
+    fn same(&mut self, have: &Logical, wanted: &Constraint) -> bool {
+        let size = conditions(&have.of).saturating_add(conditions(std::slice::from_ref(wanted)));
+        self.take(size) && super::normalise::same_condition(have, wanted)
+    }
+}
+
+/// A logical constraint of one is the one.
+fn alone(constraint: &Constraint) -> &Constraint {
+    match constraint {
+        Constraint::Logical(logical) => match logical.of.as_slice() {
+            [one] => alone(one),
+            _ => constraint,
         },
-        (Constraint::Atomic(_), Constraint::Logical(_)) => false,
-    })
+        Constraint::Atomic(_) => constraint,
+    }
 }
 
 fn test_implies(have: &Test, wanted: &Test) -> bool {

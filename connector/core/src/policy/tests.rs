@@ -1219,6 +1219,38 @@ fn an_obligation_of_somebody_else_is_another_one() {
     assert_eq!(same_terms(&offer, &altered).unwrap_err().field.as_deref(), Some("obligation[0]"));
 }
 
+/// S18, S19: what nests is compared within bounds, and what lies beyond them is not taken for granted.
+#[test]
+fn conditions_that_nest_are_compared_within_bounds() {
+    let nested = |operands: [&str; 2], depth: usize, uses: u64, beside: bool| {
+        let mut condition = atom("count", "lteq", json!(uses));
+        for n in 0..depth {
+            let operand = operands[n % 2];
+            let other =
+                if operand == "and" { atom("count", "lteq", json!(100)) } else { atom("count", "eq", json!(1000 + n)) };
+            let of: Vec<Value> = [condition].into_iter().chain(beside.then_some(other)).collect();
+            condition = json!({operand: of});
+        }
+        parse(&under(json!([condition]))).unwrap()
+    };
+    for beside in [false, true] {
+        for (operands, depth) in [(["and", "and"], 16), (["or", "or"], 3), (["and", "or"], 4), (["or", "and"], 4)] {
+            let deep = |uses: u64| nested(operands, depth, uses, beside);
+            assert_eq!(compare(&deep(3), &deep(2)), Relation::Narrower, "{operands:?} {beside}");
+            assert_eq!(compare(&deep(3), &deep(3)), Relation::Equal, "{operands:?} {beside}");
+            assert!(matches!(compare(&deep(3), &deep(5)), Relation::Wider(_)), "{operands:?} {beside}");
+        }
+        for operands in [["or", "or"], ["and", "or"], ["or", "and"]] {
+            let deep = |uses: u64| nested(operands, 16, uses, beside);
+            let relation = compare(&deep(3), &deep(5));
+            assert!(
+                matches!(relation, Relation::Wider(_) | Relation::Conflict(_)),
+                "{operands:?} {beside} {relation:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_difference_is_named_in_words() {
     let may = |constraints: Value| json!({"permission": [{"action": "use", "constraint": constraints}]});
