@@ -4,8 +4,9 @@
 //! This is not a JSON-LD processor: it knows one fixed context, embedded as a table, and fetches
 //! nothing. An inline `@context` is read for one thing only: names for namespaces. A prefix that
 //! it binds to one of the known namespaces works as `odrl:` does; one of our own prefixes that it
-//! binds elsewhere stops being ours, so that its members stay unknown and are refused by whoever
-//! reads them.
+//! binds elsewhere stops being ours: what it begins becomes the IRI that it stands for, so that it
+//! stays unknown without the context too, and is refused by whoever reads it. Where a member names
+//! things, what begins with any other prefix that is bound becomes its IRI as well.
 
 mod table;
 
@@ -25,6 +26,10 @@ pub const NESTING_MAX: usize = 128;
 /// ones are ignored, which is safe: their members stay unknown, as those of any prefix that is not ours, and are
 /// refused by whoever reads them. What takes a prefix of ours away always counts.
 pub const OWN_PREFIXES_MAX: usize = 64;
+
+/// Longest namespace that a document may bind, in bytes; it is written out wherever its prefix stands. A longer one is
+/// no name of anything.
+pub const NAMESPACE_BYTES_MAX: usize = 256;
 
 /// Namespaces with the prefix that they have in the protocol's context.
 const PREFIXES: &[(&str, &str)] = &[
@@ -112,16 +117,27 @@ fn single_node(document: Value) -> Value {
     }
 }
 
-/// Which prefix stands for which known namespace, in one document. A context may have as many prefixes as fit into a
-/// message; those that neither name a known namespace nor hide a usual prefix change nothing here, and are not kept.
+/// What a prefix stands for that is ours, or was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Bound {
+    /// One of the known namespaces.
+    Ours(&'static str),
+    /// A prefix of ours that the document binds elsewhere.
+    Elsewhere(String),
+}
+
+/// Which prefix stands for which namespace, in one document. A context may have as many prefixes as fit into a
+/// message; of those that neither name a known namespace nor hide a usual prefix no more than a few are kept.
 struct Names {
-    /// `None`: a prefix of ours that the document binds elsewhere.
-    prefixes: BTreeMap<String, Option<&'static str>>,
+    prefixes: BTreeMap<String, Bound>,
+    /// Prefixes for namespaces that are not ours.
+    own: BTreeMap<String, String>,
 }
 
 impl Default for Names {
     fn default() -> Self {
-        Self { prefixes: PREFIXES.iter().map(|(prefix, iri)| ((*prefix).to_owned(), Some(*iri))).collect() }
+        let prefixes = PREFIXES.iter().map(|(prefix, iri)| ((*prefix).to_owned(), Bound::Ours(iri))).collect();
+        Self { prefixes, own: BTreeMap::new() }
     }
 }
 
@@ -135,63 +151,156 @@ impl Names {
             None => &[],
         };
         for (prefix, value) in contexts.iter().filter_map(Value::as_object).flatten() {
-            let iri = value.as_str().or_else(|| value.get("@id").and_then(Value::as_str));
-            if let Some(iri) = iri
-                && !prefix.starts_with('@')
-                && iri.ends_with(['/', '#', ':'])
-            {
-                names.bind(prefix, iri);
+            if prefix.starts_with('@') || prefix == "_" {
+                continue;
             }
+            let iri = value.as_str().or_else(|| value.get("@id").and_then(Value::as_str));
+            let is_namespace = iri.is_some_and(|iri| iri.ends_with(['/', '#', ':']));
+            names.bind(prefix, iri, is_namespace || value.get("@prefix") == Some(&Value::Bool(true)));
         }
+        names.resolve();
         names
     }
 
-    /// Binds a prefix; of several bindings the last counts.
-    fn bind(&mut self, prefix: &str, iri: &str) {
-        let namespace = PREFIXES.iter().map(|(_, known)| *known).find(|known| *known == iri);
+    /// Binds a prefix; of several bindings the last counts. To nothing, or to what is no namespace, is elsewhere, too.
+    fn bind(&mut self, prefix: &str, iri: Option<&str>, is_namespace: bool) {
+        let known = iri.and_then(known_namespace);
+        let usable = iri.filter(|iri| iri.len() <= NAMESPACE_BYTES_MAX && iri.contains(':'));
         if let Some(bound) = self.prefixes.get_mut(prefix) {
-            *bound = namespace;
-        } else if namespace.is_some() && self.prefixes.len() < PREFIXES.len() + OWN_PREFIXES_MAX {
-            self.prefixes.insert(prefix.to_owned(), namespace);
+            *bound = match (known, usable) {
+                (Some(known), _) => Bound::Ours(known),
+                (None, Some(iri)) => Bound::Elsewhere(iri.to_owned()),
+                (None, None) => Bound::Elsewhere(nowhere(prefix)),
+            };
+        } else if let Some(known) = known {
+            if self.prefixes.len() < PREFIXES.len() + OWN_PREFIXES_MAX {
+                self.own.remove(prefix);
+                self.prefixes.insert(prefix.to_owned(), Bound::Ours(known));
+            }
+        } else if let (Some(iri), true) = (usable, is_namespace) {
+            if self.own.contains_key(prefix) || self.own.len() < OWN_PREFIXES_MAX {
+                self.own.insert(prefix.to_owned(), iri.to_owned());
+            }
+        } else {
+            self.own.remove(prefix);
         }
+    }
+
+    /// A namespace may itself be written with a prefix.
+    fn resolve(&mut self) {
+        let whole = |prefix: &str, iri: &str| {
+            let mut iri = iri.to_owned();
+            for _ in 0..PREFIXES.len() {
+                match self.expanded(&iri) {
+                    Some(longer) if longer.len() <= NAMESPACE_BYTES_MAX => iri = longer,
+                    Some(_) => break,
+                    None => return iri,
+                }
+            }
+            nowhere(prefix)
+        };
+        let mut prefixes = self.prefixes.clone();
+        for (prefix, bound) in &mut prefixes {
+            if let Bound::Elsewhere(iri) = bound {
+                let iri = whole(prefix, iri);
+                *bound = known_namespace(&iri).map_or(Bound::Elsewhere(iri), Bound::Ours);
+            }
+        }
+        let own = self.own.iter().map(|(prefix, iri)| (prefix.clone(), whole(prefix, iri))).collect();
+        (self.prefixes, self.own) = (prefixes, own);
+    }
+
+    /// The whole IRI of what begins with a prefix.
+    fn expanded(&self, text: &str) -> Option<String> {
+        let (prefix, name) = text.split_once(':').filter(|(_, name)| !name.starts_with("//"))?;
+        let namespace = match self.prefixes.get(prefix) {
+            Some(Bound::Ours(namespace)) => *namespace,
+            Some(Bound::Elsewhere(namespace)) => namespace.as_str(),
+            None => self.own.get(prefix)?.as_str(),
+        };
+        Some(format!("{namespace}{name}"))
     }
 
     /// The compact spelling of a term.
     fn term(&self, text: &str) -> String {
-        match self.split(text) {
+        let elsewhere = self.elsewhere(text);
+        let found = match &elsewhere {
+            Some(iri) => in_known_namespace(iri),
+            None => self.split(text),
+        };
+        match found {
             Some((namespace, name)) => {
                 let bare = match namespace {
                     ODRL => terms::is_term(name),
                     DSPACE | DCAT | DCT => table::is_bare(namespace, name),
                     _ => false,
                 };
-                if bare {
-                    return name.to_owned();
-                }
-                match PREFIXES.iter().find(|(_, iri)| *iri == namespace) {
-                    // The usual prefix may be bound elsewhere in this document; then the whole IRI is unambiguous.
-                    Some((prefix, iri)) if self.prefixes.get(*prefix) == Some(&Some(*iri)) => {
-                        format!("{prefix}:{name}")
-                    }
-                    Some(_) | None => format!("{namespace}{name}"),
-                }
+                if bare { name.to_owned() } else { self.prefixed(namespace, name) }
             }
-            None => text.to_owned(),
+            None => elsewhere.unwrap_or_else(|| text.to_owned()),
+        }
+    }
+
+    /// A name with the usual prefix of its namespace. That may be bound elsewhere in this document; then the whole IRI
+    /// is unambiguous.
+    fn prefixed(&self, namespace: &'static str, name: &str) -> String {
+        match PREFIXES.iter().find(|(_, iri)| *iri == namespace) {
+            Some((prefix, _)) if self.prefixes.get(*prefix) == Some(&Bound::Ours(namespace)) => {
+                format!("{prefix}:{name}")
+            }
+            Some(_) | None => format!("{namespace}{name}"),
+        }
+    }
+
+    /// The IRI of what begins with a prefix of ours that is bound elsewhere.
+    fn elsewhere(&self, text: &str) -> Option<String> {
+        let (prefix, name) = text.split_once(':').filter(|(_, name)| !name.is_empty() && !name.starts_with("//"))?;
+        match self.prefixes.get(prefix)? {
+            Bound::Ours(_) => None,
+            Bound::Elsewhere(namespace) => Some(format!("{namespace}{name}")),
         }
     }
 
     /// A known namespace and the name in it, from a prefixed or whole IRI.
     fn split<'a>(&self, text: &'a str) -> Option<(&'static str, &'a str)> {
         if let Some((prefix, name)) = text.split_once(':')
-            && let Some(namespace) = self.prefixes.get(prefix)
+            && let Some(bound) = self.prefixes.get(prefix)
             && !name.starts_with("//")
         {
-            return namespace.map(|namespace| (namespace, name)).filter(|(_, name)| !name.is_empty());
+            return match bound {
+                Bound::Ours(namespace) => Some((*namespace, name)).filter(|(_, name)| !name.is_empty()),
+                Bound::Elsewhere(_) => None,
+            };
         }
-        PREFIXES
-            .iter()
-            .find_map(|(_, iri)| text.strip_prefix(iri).map(|name| (*iri, name)))
-            .filter(|(_, name)| !name.is_empty())
+        in_known_namespace(text)
+    }
+
+    /// The identifier of a thing: whole where the document has a prefix of its own for it.
+    fn identifier(&self, text: String) -> String {
+        match text.split_once(':') {
+            Some((prefix, name)) if !name.is_empty() && !name.starts_with("//") => match self.prefixes.get(prefix) {
+                // The usual prefix is known to whoever reads it.
+                Some(Bound::Ours(namespace)) => self.prefixed(namespace, name),
+                Some(Bound::Elsewhere(_)) | None => self.expanded(&text).unwrap_or(text),
+            },
+            _ => text,
+        }
+    }
+
+    /// Things that are named, by their identifiers or in nodes that have one.
+    fn identified(&self, value: Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.identifier(text)),
+            Value::Object(mut map) => {
+                for member in ["@id", "uid"] {
+                    if let Some(Value::String(text)) = map.get_mut(member) {
+                        *text = self.identifier(std::mem::take(text));
+                    }
+                }
+                Value::Object(map)
+            }
+            other => other,
+        }
     }
 
     /// A node: its keys, its types, and its members by their shape.
@@ -255,7 +364,8 @@ impl Names {
             Shape::Nodes => {
                 Value::Array(items(value).into_iter().map(|item| self.reference(self.node(item, depth))).collect())
             }
-            Shape::Node | Shape::Reference => one(value, |item| self.reference(literal(self.node(item, depth)))),
+            Shape::Node => one(value, |item| self.reference(literal(self.node(item, depth)))),
+            Shape::Reference => one(value, |item| self.identified(self.reference(literal(self.node(item, depth))))),
             Shape::Term => one(value, |item| self.term_value(item, depth)),
             Shape::Text => one(value, |item| self.reference(literal(item))),
             Shape::Texts => Value::Array(items(value).into_iter().map(literal).collect()),
@@ -300,11 +410,28 @@ impl Names {
                 if let Some(Value::String(kind)) = map.get_mut("@type") {
                     *kind = self.term(kind);
                 }
-                Value::Object(map)
+                self.identified(Value::Object(map))
             }
             other => other,
         }
     }
+}
+
+fn known_namespace(iri: &str) -> Option<&'static str> {
+    PREFIXES.iter().map(|(_, known)| *known).find(|known| *known == iri)
+}
+
+/// A known namespace and the name in it, from a whole IRI.
+fn in_known_namespace(text: &str) -> Option<(&'static str, &str)> {
+    PREFIXES
+        .iter()
+        .find_map(|(_, iri)| text.strip_prefix(iri).map(|name| (*iri, name)))
+        .filter(|(_, name)| !name.is_empty())
+}
+
+/// In place of a namespace that is none: what begins with it is nobody's.
+fn nowhere(prefix: &str) -> String {
+    format!("_:{prefix}:")
 }
 
 /// `{"@value": x}` without a type or with the type of plain text is `x`.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{NESTING_MAX, Names, OWN_PREFIXES_MAX, PREFIXES, compact, compact_term};
+use super::{NAMESPACE_BYTES_MAX, NESTING_MAX, Names, OWN_PREFIXES_MAX, PREFIXES, compact, compact_term};
 use crate::iri::ODRL;
 
 fn policy() -> Value {
@@ -117,9 +117,83 @@ fn prefixes_that_change_nothing_are_not_kept_and_the_others_are_bounded() {
         "@context": context, "p0:target": "urn:a", "p89999:target": "urn:b", "odrl:target": "urn:c"
     }));
     assert_eq!(
-        (&read["target"], &read["p89999:target"], &read["odrl:target"]),
+        (&read["target"], &read["p89999:target"], &read["https://example.org/other/target"]),
         (&json!("urn:a"), &json!("urn:b"), &json!("urn:c"))
     );
+}
+
+#[test]
+fn a_prefix_bound_elsewhere_stays_so_without_the_context() {
+    let elsewhere = "https://example.org/other/";
+    let full = |name: &str| format!("{elsewhere}{name}");
+    for context in [
+        json!({ "odrl": elsewhere }),
+        json!([{ "odrl": { "@id": elsewhere } }]),
+        json!({ "odrl": "ex:other/", "ex": "https://example.org/" }),
+    ] {
+        let mut once = compact(json!({
+            "@context": context, "odrl:permission": [{ "odrl:action": "use" }],
+            "permission": [{ "action": { "@id": "odrl:use" }, "@type": "odrl:Permission", "constraint": [
+                { "leftOperand": "odrl:count", "rightOperand": { "@id": "odrl:policyUsage" } }] }]
+        }));
+        once.as_object_mut().unwrap().shift_remove("@context");
+        let twice = compact(once.clone());
+        assert_eq!(twice, once, "{context}");
+        let permission = &twice["permission"][0];
+        assert!(twice.get(full("permission")).is_some(), "{twice}");
+        assert_eq!((&permission["action"], &permission["@type"]), (&json!(full("use")), &json!(full("Permission"))));
+        let constraint = &permission["constraint"][0];
+        assert_eq!(constraint["leftOperand"], full("count"));
+        assert_eq!(constraint["rightOperand"], json!({ "@id": full("policyUsage") }));
+    }
+    // Bound to nothing, to no namespace, to itself or to more than a name: it is nobody's.
+    for nothing in [json!(null), json!({}), json!("per"), json!("odrl:"), json!(format!("urn:{}:", "x".repeat(300)))] {
+        let mut once = compact(json!({ "@context": { "odrl": nothing }, "odrl:permission": [], "odrl:mission": 1 }));
+        once.as_object_mut().unwrap().shift_remove("@context");
+        assert_eq!(compact(once.clone()), once);
+        assert_eq!(once, json!({ "_:odrl:permission": [], "_:odrl:mission": 1 }), "{nothing}");
+    }
+    // What a binding spells out in full is still what it is.
+    let around = compact(json!({ "@context": { "odrl": "http://www.w3.org/ns/odrl/" }, "odrl:2/target": "urn:a" }));
+    assert_eq!(around["target"], "urn:a");
+    let through = compact(json!({ "@context": { "dct": "odrl:" }, "dct:target": "urn:a" }));
+    assert_eq!(through["target"], "urn:a");
+}
+
+#[test]
+fn things_are_named_in_full_where_the_document_has_a_prefix_for_them() {
+    let context =
+        json!([{ "ex": "https://example.org/", "sub": "ex:sub/", "o": ODRL, "@vocab": "https://example.org/v/" }]);
+    let party = json!({ "@id": "ex:club", "@type": "PartyCollection", "partOf": "sub:all", "refinement": [
+        { "leftOperand": "spatial", "operator": "eq", "rightOperand": { "@id": "ex:place" } },
+        { "leftOperand": "event", "operator": "eq", "rightOperand": { "@id": "o:policyUsage" } },
+        { "leftOperand": "purpose", "operator": "eq", "rightOperand": "ex:text" } ] });
+    let read = compact(json!({
+        "@context": context, "@id": "ex:offer", "target": "ex:data", "assigner": { "@id": "sub:me" }, "assignee": [party, "https://ex:1/"],
+        "profile": ["other:one", "urn:x", "ex:"]
+    }));
+    assert_eq!(read["target"], "https://example.org/data");
+    assert_eq!(read["assigner"], "https://example.org/sub/me");
+    assert_eq!(read["profile"], json!(["other:one", "urn:x", "ex:"]));
+    assert_eq!(read["assignee"][1], "https://ex:1/");
+    let club = &read["assignee"][0];
+    assert_eq!(
+        (&club["@id"], &club["partOf"]),
+        (&json!("https://example.org/club"), &json!("https://example.org/sub/all"))
+    );
+    let values: Vec<&Value> = (0..3).map(|n| &club["refinement"][n]["rightOperand"]).collect();
+    let (place, usage) = (json!({ "@id": "https://example.org/place" }), json!({ "@id": "odrl:policyUsage" }));
+    assert_eq!(values, [&place, &usage, &json!("ex:text")]);
+    assert_eq!(compact(read.clone()), read);
+    // So many, and no longer ones: they are written out wherever they stand.
+    let named = |context: Value, id: &str| compact(json!({ "@context": context, "target": id }))["target"].clone();
+    let many = |count: usize| {
+        (0..count).map(|n| (format!("p{n:03}"), json!("https://example.org/"))).collect::<serde_json::Map<_, _>>()
+    };
+    assert_eq!(named(Value::Object(many(OWN_PREFIXES_MAX)), "p063:a"), "https://example.org/a");
+    assert_eq!(named(Value::Object(many(OWN_PREFIXES_MAX + 1)), "p064:a"), "p064:a");
+    assert_eq!(named(json!({ "ex": format!("urn:{}:", "x".repeat(NAMESPACE_BYTES_MAX)) }), "ex:a"), "ex:a");
+    assert_eq!(named(json!([{ "ex": "https://example.org/" }, { "ex": null }]), "ex:a"), "ex:a");
 }
 
 #[test]
