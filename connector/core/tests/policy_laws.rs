@@ -482,4 +482,32 @@ proptest! {
             }
         }
     }
+
+    /// S19, S29: nor does it ask to bear less, or to do less.
+    #[test]
+    fn what_is_compared_as_narrower_is_borne_no_lighter((offered, world) in burdened(), kept in prop::collection::vec(any::<bool>(), 4), more in rule()) {
+        let permissions = offered.to_value()["permission"].as_array().unwrap().clone();
+        let mut fewer: Vec<Value> = permissions.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(rule, _)| rule.clone()).collect();
+        let mut requests = vec![fewer.clone()];
+        if let Some(first) = fewer.first_mut() {
+            first["constraint"].as_array_mut().unwrap().extend(more["constraint"].as_array().unwrap().clone());
+            requests.push(fewer);
+        }
+        for permissions in requests {
+            let mut requested = offered.to_value();
+            requested["permission"] = json!(permissions);
+            let requested = PolicyDocument::from_value(requested).unwrap();
+            let Ok(policy) = parse(&requested) else { continue };
+            if !matches!(compare(&parse(&offered).unwrap(), &policy), Relation::Equal | Relation::Narrower) {
+                continue;
+            }
+            let (ours, theirs) = (decide(&offered, &world), decide(&requested, &world));
+            prop_assert!(!theirs.allowed || ours.allowed);
+            if theirs.allowed {
+                prop_assert_eq!(&theirs.terms.clone().stricter(ours.terms), &theirs.terms);
+                let has = |key: &DutyKey| theirs.duties.iter().any(|due| due.key == *key);
+                prop_assert!(ours.duties.iter().all(|due| has(&due.key)));
+            }
+        }
+    }
 }

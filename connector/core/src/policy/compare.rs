@@ -193,6 +193,9 @@ fn beyond(inner: &Policy, outer: &Policy, every_prohibition: bool, steps: &mut S
             _ => Some(Gap { path: rule.path, inner: None, outer: None }),
         };
     }
+    if let Some(gap) = lighter(&of(inner, RuleKind::Permission), inner, &outer_permissions, outer, steps) {
+        return Some(gap);
+    }
     // What was prohibited must stay so.
     let kept = of(inner, RuleKind::Prohibition);
     for rule in of(outer, RuleKind::Prohibition) {
@@ -225,6 +228,62 @@ fn beyond(inner: &Policy, outer: &Policy, every_prohibition: bool, steps: &mut S
         }
     }
     None
+}
+
+/// Where the inner policy may have lighter burdens for what both allow: of several permissions that hold, each has its
+/// duties and burdens borne, as long as none is without, so that one that is left out makes the others lighter.
+fn lighter(
+    inner_permissions: &[Rule],
+    inner: &Policy,
+    outer_permissions: &[Rule],
+    outer: &Policy,
+    steps: &mut Steps,
+) -> Option<Gap> {
+    let with_burdens = |rules: &'_ [Rule]| -> Vec<(Rule, BTreeSet<String>)> {
+        rules.iter().map(|rule| (rule.clone(), burdens(rule))).collect()
+    };
+    let (kept, offered) = (with_burdens(inner_permissions), with_burdens(outer_permissions));
+    for (rule, borne) in kept.iter().filter(|(_, borne)| !borne.is_empty()) {
+        let mut free = offered.iter().filter(|(_, burdens)| burdens.is_empty());
+        // It asks to bear what nobody demands of it.
+        if free.any(|(free, _)| within(rule, inner, free, outer, steps).is_none()) {
+            continue;
+        }
+        for (beside, demanded) in &offered {
+            if demanded.is_subset(borne) || within(rule, inner, beside, outer, steps).is_none() {
+                continue;
+            }
+            let mut alike = kept.iter().filter(|(_, borne)| demanded.is_subset(borne));
+            if alike.any(|(other, _)| within(beside, outer, other, inner, steps).is_none()) {
+                continue;
+            }
+            let (size, together) = conflict::together(rule, beside);
+            if !steps.take(size) || together() {
+                let outer = format!("the burdens of {} beside it", beside.path);
+                return Some(Gap { path: rule.path.clone(), inner: None, outer: Some(outer) });
+            }
+        }
+    }
+    None
+}
+
+/// The duties and the burdens of a permission, in normal form.
+fn burdens(rule: &Rule) -> BTreeSet<String> {
+    fn of(constraints: &[Constraint], found: &mut BTreeSet<String>) {
+        for constraint in constraints {
+            match constraint {
+                Constraint::Logical(logical) => of(&logical.of, found),
+                Constraint::Atomic(atomic) => {
+                    if matches!(atomic.test, Test::Rate(..) | Test::Delay(_) | Test::Fields(_)) {
+                        found.insert(conjunction(std::slice::from_ref(constraint)));
+                    }
+                }
+            }
+        }
+    }
+    let mut found: BTreeSet<String> = rule.duties.iter().map(rule_text).collect();
+    of(&rule.constraints, &mut found);
+    found
 }
 
 /// Whether one rule is about everything that another is about, by target and assignee alone.

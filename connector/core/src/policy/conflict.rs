@@ -107,6 +107,11 @@ impl Size {
     }
 }
 
+/// Whether two rules can be about one request and hold at once, and how many comparisons it takes to find that out.
+pub(super) fn together(one: &Rule, other: &Rule) -> (usize, impl FnOnce() -> bool) {
+    (Size::of(one).times(Size::of(other)), || about_one_request(one, other) && !apart(one, other))
+}
+
 /// Whether a permission and a prohibition may both be about one request. Only where that, or that they hold at once,
 /// is ruled out for certain are they not in conflict.
 fn about_one_request(may: &Rule, must_not: &Rule) -> bool {

@@ -1219,6 +1219,55 @@ fn an_obligation_of_somebody_else_is_another_one() {
     assert_eq!(same_terms(&offer, &altered).unwrap_err().field.as_deref(), Some("obligation[0]"));
 }
 
+/// S19, S29: of several permissions that hold each has its burdens borne, so that one less is lighter.
+#[test]
+fn a_permission_left_out_makes_those_that_stay_no_lighter() {
+    let rate =
+        |n: u64| json!({"leftOperand": "idsc:RECURRENCE_RATE", "operator": "lteq", "rightOperand": n, "unit": "By/s"});
+    let fields = |name: &str| atom("idsc:PATH", "isAnyOf", json!([name]));
+    let before = |second: u32| atom("dateTime", "lteq", json!(format!("2030-01-01T00:00:{second:02}Z")));
+    let after = |second: u32| atom("dateTime", "gt", json!(format!("2030-01-01T00:00:{second:02}Z")));
+    let may = |constraints: Value| json!({"action": "use", "constraint": constraints});
+    let logged = json!({"action": "use", "duty": [{"action": "delete"}]});
+    let policy = |rules: Value| parse(&document(json!({"permission": rules}))).unwrap();
+    let (slow, few) = (may(json!([rate(10)])), may(json!([fields("$.a")])));
+    for (name, offered, requested, narrower) in [
+        ("the slower one is gone", json!([slow, few]), json!([few]), false),
+        ("the fields are gone", json!([slow, few]), json!([slow]), false),
+        ("a duty is gone", json!([slow, logged]), json!([slow]), false),
+        ("it is for a shorter time", json!([slow, few]), json!([few, may(json!([rate(10), before(5)]))]), false),
+        (
+            "the other is asked for under it",
+            json!([slow, may(json!([fields("$.a"), before(5)]))]),
+            json!([slow]),
+            false,
+        ),
+        ("both stay", json!([slow, few]), json!([few, slow, may(json!([rate(10), before(5)]))]), true),
+        ("both are borne", json!([slow, few]), json!([may(json!([rate(10), fields("$.a")]))]), true),
+        ("neither was demanded", json!([slow, few, may(json!([]))]), json!([few]), true),
+        (
+            "they never hold together",
+            json!([may(json!([rate(10), before(5)])), may(json!([fields("$.a"), after(5)]))]),
+            json!([may(json!([fields("$.a"), after(5)]))]),
+            true,
+        ),
+        (
+            "for somebody else",
+            json!([slow, {"action": "use", "assignee": "urn:a", "constraint": [fields("$.a")]}]),
+            json!([{"action": "use", "assignee": "urn:b", "constraint": [rate(10)]}]),
+            true,
+        ),
+        ("only one was there", json!([slow]), json!([may(json!([rate(10), before(5)]))]), true),
+    ] {
+        let relation = compare(&policy(offered), &policy(requested));
+        let found = matches!(relation, Relation::Narrower | Relation::Equal);
+        assert_eq!(found, narrower, "{name}: {relation:?}");
+    }
+    let told = compared(&policy(json!([slow, few])), &policy(json!([few]))).difference.unwrap();
+    assert_eq!(told.path, "permission[0]");
+    assert!(told.message.contains("the burdens of permission[0] beside it"), "{told}");
+}
+
 /// S18, S19: what nests is compared within bounds, and what lies beyond them is not taken for granted.
 #[test]
 fn conditions_that_nest_are_compared_within_bounds() {
