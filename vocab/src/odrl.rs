@@ -72,10 +72,13 @@ impl PolicyDocument {
         self.text("assignee")
     }
 
-    /// `timestamp`, when an agreement was made (`xsd:dateTime`).
+    /// `timestamp`, when an agreement was made (`xsd:dateTime`), as a text or typed.
     #[must_use]
     pub fn timestamp(&self) -> Option<&str> {
-        self.text("timestamp")
+        match self.0.get("timestamp")? {
+            Value::Object(typed) => typed.get("@value").and_then(Value::as_str),
+            _ => self.text("timestamp"),
+        }
     }
 
     /// The same policy with the member set to a text.

@@ -5,6 +5,8 @@ use serde_json::json;
 
 use super::class::{CLASSES, Verdict, class_table};
 use super::*;
+use crate::id::{AgreementId, DatasetId, OfferId};
+use crate::negotiation::{Offer, agreement_from};
 
 /// S31.
 #[test]
@@ -23,6 +25,52 @@ fn every_class_means_the_same_in_both_vocabularies() {
             .replace("\"idsc:", "\"https://w3id.org/idsa/code/");
         let whole: PolicyDocument = serde_json::from_str(&whole).unwrap();
         assert_eq!(terms_digest(&odrl), terms_digest(&parse(&whole).unwrap()), "{} in whole IRIs", class.name);
+    }
+}
+
+/// S16, S31.
+#[test]
+fn an_offer_in_the_words_of_the_ids_can_be_agreed_to() {
+    let party = |id: &str| ParticipantId::parse(id).unwrap();
+    let stamp = json!({"@value": "2029-01-01T00:00:00Z", "@type": "xsd:dateTimeStamp"});
+    let rule = |action: &str| json!([{"ids:action": [{"@id": action}]}]);
+    for prefix in ["ids:", "https://w3id.org/idsa/core/"] {
+        let name = |member: &str| format!("{prefix}{member}");
+        let offer = json!({
+            "@type": "ids:ContractOffer", name("permission"): rule("idsc:USE"), name("contractDate"): stamp,
+            name("provider"): {"@id": "did:web:p.example"}, name("consumer"): [{"@id": "did:web:any.example"}],
+            name("target"): {"@id": "urn:data:1"}
+        });
+        let document = PolicyDocument::from_value(offer).unwrap();
+        let dated = parse(&document).unwrap();
+        assert_eq!(dated.timestamp, Some("2029-01-01T00:00:00Z".parse().unwrap()));
+        let offer = Offer {
+            id: OfferId::parse("urn:offer:1").unwrap(),
+            target: DatasetId::parse("urn:data:1").unwrap(),
+            policy: document.clone(),
+        };
+        let (id, now) = (AgreementId::parse("urn:agreement:1").unwrap(), "2030-01-01T00:00:00Z".parse().unwrap());
+        let agreement =
+            agreement_from(&offer, id, &party("did:web:p.example"), &party("did:web:me.example"), now).policy;
+        assert_eq!(same_terms(&document, &agreement), Ok(()), "{prefix}");
+        let agreed = parse(&agreement).unwrap();
+        let said = (agreed.kind, agreed.timestamp, agreed.assignee.as_deref(), agreed.assigner.as_deref());
+        assert_eq!(
+            said,
+            (model::PolicyKind::Agreement, Some(now), Some("did:web:me.example"), Some("did:web:p.example"))
+        );
+    }
+    for (timestamp, fine) in [
+        (stamp, true),
+        (json!({"@value": "2029-01-01T00:00:00Z", "@type": "http://www.w3.org/2001/XMLSchema#dateTime"}), true),
+        (json!({"@value": "2029-01-01T00:00:00Z", "@type": "xsd:date"}), false),
+        (json!({"@value": "2029-01-01", "@type": "xsd:dateTime"}), false),
+        (json!(["2029-01-01T00:00:00Z", "2030-01-01T00:00:00Z"]), false),
+    ] {
+        let document = json!({"permission": [{"action": "use"}], "timestamp": timestamp});
+        let document = PolicyDocument::from_value(document).unwrap();
+        assert_eq!(parse(&document).is_ok(), fine, "{timestamp}");
+        assert_eq!(document.timestamp().is_some(), !timestamp.is_array());
     }
 }
 

@@ -153,7 +153,7 @@ impl Parser<'_> {
             assigners: self.things("", map, "assigner"),
             assignees: self.things("", map, "assignee"),
         };
-        let timestamp = self.text("", map, "timestamp").and_then(|text| match literal::instant(&text) {
+        let timestamp = self.instant_text(map, "timestamp").and_then(|text| match literal::instant(&text) {
             Ok(instant) => Some(instant),
             Err(why) => {
                 self.malformed("timestamp", format!("`{text}` {why}"), "such as `2030-01-31T12:00:00Z`");
@@ -740,6 +740,20 @@ impl Parser<'_> {
                 self.malformed(&at, format!("`{member}` is not one text"), "one string");
                 None
             }
+        }
+    }
+
+    /// An instant of the policy as a whole, as a text or typed.
+    fn instant_text(&mut self, map: &Map<String, Value>, member: &str) -> Option<String> {
+        let is_instant = |kind: &Value| {
+            let kind = kind.as_str().map(kontor_vocab::context::compact_term);
+            matches!(kind.as_deref(), Some("xsd:dateTime" | "xsd:dateTimeStamp"))
+        };
+        let typed = map.get(member).and_then(Value::as_object).filter(|node| node.len() == 2);
+        let typed = typed.filter(|node| node.get("@type").is_some_and(is_instant));
+        match typed.and_then(|node| node.get("@value")).and_then(Value::as_str) {
+            Some(text) => self.check_text(member, text).then(|| text.to_owned()),
+            None => self.text("", map, member),
         }
     }
 
