@@ -9,7 +9,7 @@ use super::capability::Capabilities;
 use super::conflict::{self, meet, within as all_within};
 use super::enforce::unenforceable;
 use super::model::{Ask, Comparison, Conflict, Constraint, Logical, NameRelation, Policy, Rule, RuleKind, Test, Thing};
-use super::normalise::{conjunction, frame, in_words, normal_thing, rule_text, terms_digest};
+use super::normalise::{conjunction, frame, in_words, normal_constraint, normal_thing, rule_text, terms_digest};
 use super::parse::conditions;
 
 /// How a requested policy relates to an offered one.
@@ -275,7 +275,7 @@ fn burdens(rule: &Rule) -> BTreeSet<String> {
                 Constraint::Logical(logical) => of(&logical.of, found),
                 Constraint::Atomic(atomic) => {
                     if matches!(atomic.test, Test::Rate(..) | Test::Delay(_) | Test::Fields(_)) {
-                        found.insert(conjunction(std::slice::from_ref(constraint)));
+                        found.insert(normal_constraint(constraint));
                     }
                 }
             }

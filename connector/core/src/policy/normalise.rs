@@ -277,7 +277,7 @@ pub(super) fn normal_thing(thing: &Thing) -> String {
 pub(super) fn conjunction(constraints: &[Constraint]) -> String {
     let mut all = BTreeSet::new();
     flatten(constraints, LogicalOperand::And, &mut |constraint| {
-        all.insert(normal_constraint(constraint));
+        all.insert(normal_refinement(constraint));
     });
     if all.is_empty() { String::new() } else { list(all) }
 }
@@ -295,7 +295,18 @@ fn flatten(constraints: &[Constraint], operand: LogicalOperand, see: &mut impl F
     }
 }
 
-fn normal_constraint(constraint: &Constraint) -> String {
+/// As a condition a delay is a wait, and `eq` is no less of it than `gteq`. In what narrows an action it is the time at
+/// which something is to be done, or after which.
+fn normal_refinement(constraint: &Constraint) -> String {
+    match constraint {
+        Constraint::Atomic(Atomic { operator, test: Test::Delay(span), .. }) => {
+            format!("(delayPeriod {} {span})", operator.as_str())
+        }
+        Constraint::Atomic(_) | Constraint::Logical(_) => normal_constraint(constraint),
+    }
+}
+
+pub(super) fn normal_constraint(constraint: &Constraint) -> String {
     match constraint {
         Constraint::Atomic(atomic) => normal_atomic(atomic),
         Constraint::Logical(logical) => normal_logical(logical),

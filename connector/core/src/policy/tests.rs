@@ -841,6 +841,23 @@ fn a_condition_alone_under_many_operands_is_the_condition() {
     assert_eq!(digest(under(json!(chains)).to_value()), digest(under(json!(plain)).to_value()));
 }
 
+/// S16: a time at which something is to be done is none after which it may be done.
+#[test]
+fn what_is_to_be_done_at_a_time_is_not_what_is_to_be_done_after_it() {
+    let delayed = |operator: &str| json!({"action": {"rdf:value": {"@id": "odrl:delete"}, "refinement": [atom("delayPeriod", operator, json!("P30D"))]}});
+    let mut found = BTreeSet::new();
+    for operator in ["eq", "gteq", "lteq"] {
+        let obligation = json!({"permission": [{"action": "use"}], "obligation": [delayed(operator)]});
+        found.insert(digest(obligation));
+        found.insert(digest(json!({"permission": [{"action": "use", "duty": [delayed(operator)]}]})));
+    }
+    // As a duty both `eq` and `lteq` are a deadline.
+    assert_eq!(found.len(), 5);
+    // To wait is a burden, and `eq` is no less of it than `gteq`.
+    let waits = |operator: &str| digest(under(json!([atom("delayPeriod", operator, json!("P30D"))])).to_value());
+    assert_eq!(waits("eq"), waits("gteq"));
+}
+
 #[test]
 fn policies_that_mean_the_same_have_one_digest() {
     let plain = json!({"@type": "Offer", "permission": [{"action": "use", "constraint": [
