@@ -119,9 +119,16 @@ pub fn compared(offered: &Policy, requested: &Policy) -> Compared {
     }
     let (ours, theirs) = (conflict::strategy(offered), conflict::strategy(requested));
     // Where only one of the two has a strategy that matters, the other one would decide the same under it.
-    if frame(offered) != frame(requested) || ours.zip(theirs).is_some_and(|(ours, theirs)| ours != theirs) {
-        let message = "profiles, conflict strategy and inherited policies are not those of the offer".to_owned();
-        return unknown(Difference { path: "conflict".to_owned(), message });
+    let ([profiles, parents], [their_profiles, their_parents]) = (frame(offered), frame(requested));
+    let strategies_differ = ours.zip(theirs).is_some_and(|(ours, theirs)| ours != theirs);
+    let differs = [
+        ("profile", profiles != their_profiles),
+        ("conflict", strategies_differ),
+        ("inheritFrom", parents != their_parents),
+    ];
+    if let Some((path, _)) = differs.into_iter().find(|(_, differs)| *differs) {
+        let message = format!("`{path}` is not that of the offer");
+        return unknown(Difference { path: path.to_owned(), message });
     }
     let permission_wins = ours.or(theirs) == Some(Conflict::Permission);
     // Each direction has its own, so that the one does not depend on the other.

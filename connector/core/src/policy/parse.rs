@@ -116,6 +116,8 @@ struct Parser<'v> {
 #[derive(Default)]
 struct Shared {
     actions: Vec<(&'static str, Vec<Constraint>)>,
+    /// Whether there is one, that was refused.
+    action_refused: bool,
     targets: Vec<Thing>,
     assigners: Vec<Thing>,
     assignees: Vec<Thing>,
@@ -147,8 +149,11 @@ impl Parser<'_> {
     fn policy(&mut self, map: &Map<String, Value>) -> Option<Policy> {
         self.members("", map, POLICY_MEMBERS, "a policy");
         let kind = self.policy_kind(map);
+        let before = self.problems.len();
+        let actions = self.actions("", map);
         let shared = Shared {
-            actions: self.actions("", map),
+            action_refused: actions.is_empty() && self.problems.len() > before,
+            actions,
             targets: self.things("", map, "target"),
             assigners: self.things("", map, "assigner"),
             assignees: self.things("", map, "assignee"),
@@ -288,7 +293,14 @@ impl Parser<'_> {
         self.rule_type(&path, map, kind);
 
         let before = (self.rules, self.constraints, self.parties);
+        let problems_before = self.problems.len();
         let own_actions = self.actions(&path, map);
+        // What was refused is not missing.
+        let action_refused = if map.contains_key("action") {
+            self.problems.len() > problems_before
+        } else {
+            shared.is_some_and(|shared| shared.action_refused)
+        };
         let mut own_targets = self.things(&path, map, "target");
         if is_duty {
             // `nextPolicy` names its policy as its target, or by `hasPolicy`.
@@ -320,7 +332,7 @@ impl Parser<'_> {
         } else {
             shared.map(|s| s.actions.clone()).unwrap_or_default()
         };
-        if actions.is_empty() && !self.problems.iter().any(|problem| problem.path.ends_with("action")) {
+        if actions.is_empty() && !action_refused {
             let at = format!("{path}.action");
             self.malformed(&at, "the rule has no action", "`\"action\": \"use\"`");
         }
@@ -447,6 +459,7 @@ impl Parser<'_> {
     /// Parties or assets under a member.
     fn things(&mut self, path: &str, map: &Map<String, Value>, member: &str) -> Vec<Thing> {
         let at = join(path, member);
+        let before = self.problems.len();
         let mut things = Vec::new();
         for value in many(map.get(member)) {
             match value {
@@ -459,7 +472,7 @@ impl Parser<'_> {
                 _ => self.malformed(&at, format!("the {member} is not an identifier"), "a URI, as a string"),
             }
         }
-        if map.contains_key(member) && things.is_empty() && self.problems.is_empty() {
+        if map.contains_key(member) && things.is_empty() && self.problems.len() == before {
             // An empty list must not read as "everybody".
             self.malformed(&at, format!("the {member} is empty"), "a URI, or no such member");
         }

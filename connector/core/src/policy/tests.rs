@@ -648,7 +648,9 @@ fn a_profile_is_understood_or_refused_by_name() {
 fn every_problem_is_named_not_only_the_first() {
     let policy = document(json!({"permission": [
         {"action": "fly", "constraint": [atom("moon", "eq", json!("full")), atom("dateTime", "about", json!("noon"))]},
-        {"constraint": [{"and": []}]}
+        {"constraint": [{"and": []}]},
+        {"action": "use", "assignee": []},
+        {"action": [], "duty": [{"informedParty": []}]}
     ]}));
     let paths: Vec<String> = parse(&policy).unwrap_err().into_iter().map(|problem| problem.path).collect();
     for path in [
@@ -656,9 +658,17 @@ fn every_problem_is_named_not_only_the_first() {
         "permission[0].constraint[0].leftOperand",
         "permission[0].constraint[1].operator",
         "permission[1].constraint[0].and",
+        "permission[1].action",
+        "permission[2].assignee",
+        "permission[3].action",
+        "permission[3].duty[0].action",
+        "permission[3].duty[0].informedParty",
     ] {
         assert!(paths.iter().any(|found| found == path), "{path} in {paths:?}");
     }
+    // What all rules have from the policy is refused once.
+    let shared = document(json!({"action": "fly", "permission": [{}, {}], "prohibition": [{"action": "use"}]}));
+    assert_eq!(parse(&shared).unwrap_err().len(), 1);
     let message = refused(&policy).message;
     assert!(message.contains("fly") && message.contains("moon") && message.contains("about"), "{message}");
 }
@@ -1314,6 +1324,25 @@ fn conditions_that_nest_are_compared_within_bounds() {
                 "{operands:?} {beside} {relation:?}"
             );
         }
+    }
+}
+
+/// S19.
+#[test]
+fn what_cannot_be_compared_is_named_by_its_member() {
+    let plain = json!({"permission": [{"action": "use"}], "prohibition": [{"action": "use", "assignee": "urn:x"}]});
+    let with = |member: &str, value: &str| {
+        let mut policy = plain.clone();
+        policy[member] = json!(value);
+        parse(&document(policy)).unwrap()
+    };
+    let core = with("profile", "http://www.w3.org/ns/odrl/2/core");
+    let (perm, prohibit) = (with("conflict", "perm"), with("conflict", "prohibit"));
+    for (offered, requested, path) in
+        [(&core, &prohibit, "profile"), (&prohibit, &core, "profile"), (&prohibit, &perm, "conflict")]
+    {
+        let Compared { relation, difference } = compared(offered, requested);
+        assert_eq!((relation, difference.unwrap().path.as_str()), (RelationKind::Unknown, path));
     }
 }
 
