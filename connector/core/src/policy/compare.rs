@@ -253,15 +253,17 @@ fn lighter(
     for (rule, borne) in kept.iter().filter(|(_, borne)| !borne.is_empty()) {
         let mut free = offered.iter().filter(|(_, burdens)| burdens.is_empty());
         // It asks to bear what nobody demands of it.
-        if free.any(|(free, _)| within(rule, inner, free, outer, steps).is_none()) {
+        if free.any(|(free, _)| steps.take(RULE_STEPS) && within(rule, inner, free, outer, steps).is_none()) {
             continue;
         }
         for (beside, demanded) in &offered {
-            if demanded.is_subset(borne) || within(rule, inner, beside, outer, steps).is_none() {
+            if demanded.is_subset(borne)
+                || (steps.take(RULE_STEPS) && within(rule, inner, beside, outer, steps).is_none())
+            {
                 continue;
             }
             let mut alike = kept.iter().filter(|(_, borne)| demanded.is_subset(borne));
-            if alike.any(|(other, _)| within(beside, outer, other, inner, steps).is_none()) {
+            if alike.any(|(other, _)| steps.take(RULE_STEPS) && within(beside, outer, other, inner, steps).is_none()) {
                 continue;
             }
             let (size, together) = conflict::together(rule, beside);
@@ -354,6 +356,9 @@ fn shape(rule: &Rule) -> (String, Option<String>, Option<String>) {
     let narrowed = |thing: &Option<Thing>| thing.as_ref().filter(|thing| thing.as_one().is_none()).map(normal_thing);
     (conjunction(&rule.action_refinements), narrowed(&rule.target), narrowed(&rule.assignee))
 }
+
+/// What it takes to put one rule beside another, but for their conditions.
+const RULE_STEPS: usize = 16;
 
 /// How much is compared at most. What lies beyond is not implied.
 struct Steps(usize);

@@ -1290,6 +1290,16 @@ fn a_permission_left_out_makes_those_that_stay_no_lighter() {
         let found = matches!(relation, Relation::Narrower | Relation::Equal);
         assert_eq!(found, narrower, "{name}: {relation:?}");
     }
+    // As many as a policy may have, each with others beside it.
+    let many = |first: u64, extra: &Value| {
+        let rules: Vec<Value> = (first..first + 254).map(|n| may(json!([rate(n), extra]))).collect();
+        policy(json!(rules))
+    };
+    let (offered, requested) = (many(1, &fields("$.a")), many(1, &fields("$.a")));
+    assert_eq!(compare(&offered, &requested), Relation::Equal);
+    assert!(!matches!(compare(&offered, &many(2, &fields("$.a"))), Relation::Equal | Relation::Narrower));
+    let narrowed: Vec<Value> = (1..255).map(|n| may(json!([rate(n), fields("$.a"), before(5)]))).collect();
+    let _ = compare(&offered, &policy(json!(narrowed)));
     let told = compared(&policy(json!([slow, few])), &policy(json!([few]))).difference.unwrap();
     assert_eq!(told.path, "permission[0]");
     assert!(told.message.contains("the burdens of permission[0] beside it"), "{told}");
