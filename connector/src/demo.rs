@@ -37,6 +37,8 @@ const STREAM: &str = "urn:kontor:demo:dataset:stream";
 const MIB: f64 = 1024.0 * 1024.0;
 /// How often the cut is tried: it must fall between the start and the end of a fast transfer.
 const CUT_ATTEMPTS: u32 = 5;
+/// How long the report of a flow may take after its end.
+const REPORTED_MAX: Duration = Duration::from_secs(10);
 /// How long the broker may take to learn of what is offered.
 const FOUND_MAX: Duration = Duration::from_secs(30);
 
@@ -377,8 +379,17 @@ async fn cut(provider: &Program, consumer: &Program, endpoint: &str, whole: Dura
             whole = whole.min(took);
             continue;
         }
-        let flow = consumer.get(&format!("/transfers/{id}/flows")).await?;
-        let bytes: u64 = flow["items"].as_array().into_iter().flatten().filter_map(|flow| flow["bytes"].as_u64()).sum();
+        // What came is synced to the disk before the report of it; the state is there before.
+        let ended_at = Instant::now();
+        let bytes = loop {
+            let flows = consumer.get(&format!("/transfers/{id}/flows")).await?;
+            let reports = flows["items"].as_array().into_iter().flatten();
+            let bytes: u64 = reports.filter_map(|flow| flow["bytes"].as_u64()).sum();
+            if bytes > 0 || ended_at.elapsed() > REPORTED_MAX {
+                break bytes;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
         if bytes == 0 {
             say("the contract ended before the first byte, trying again");
             continue;
