@@ -337,9 +337,9 @@ pub struct Delivery {
     pub backoff_ms: u64,
     /// Longest wait between attempts, in milliseconds. Default 30000.
     pub backoff_ms_max: u64,
-    /// When a message is given up, in seconds after it was queued. Default 3600.
+    /// When a message is given up, in seconds of trying; the time in which we were down does not count. Default 3600.
     pub give_up_seconds: u64,
-    /// How many messages may be on their way at once. Default 64.
+    /// How many messages may be on their way at once; a quarter of them, and at least one, to one participant. Default 64.
     pub in_flight_max: usize,
 }
 
